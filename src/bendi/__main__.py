@@ -1,0 +1,5 @@
+"""`python -m bendi` is the `bendi` command."""
+
+from bendi.cli.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,16 @@
+"""Engines: what loads a model and generates text.
+
+Knows one protocol (`protocol`), the worker process that hosts llama.cpp (`worker` is the child, `process` starts and
+ends it, `transport` and `llama_http` speak to it), which builds exist (`registry`) and a fake for tests (`fake`). Does
+not know sessions, personas, names of models or how they came to this machine.
+
+    engine = open_engine(LoadRequest(model_path=path), settings)
+    for chunk in engine.generate(GenerateRequest(messages=(Message("user", "hi"),))):
+        print(chunk.text, end="")
+    engine.close()
+"""
+
+from bendi.engines.protocol import Embedder, Engine, EngineInfo, LoadRequest, Tokenizer
+from bendi.engines.registry import open_engine
+
+__all__ = ["Embedder", "Engine", "EngineInfo", "LoadRequest", "Tokenizer", "open_engine"]

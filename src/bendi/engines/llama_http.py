@@ -1,0 +1,266 @@
+"""An engine that speaks llama-server's HTTP to its worker: requests to JSON, events to chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NoReturn
+
+from bendi.engines import transport
+from bendi.engines.process import WorkerProcess
+from bendi.engines.protocol import EngineInfo, LoadRequest
+from bendi.engines.transport import WorkerGone, WorkerRefused
+from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
+from bendi.i18n import _
+from bendi.messages import (
+    Cancellation,
+    Chunk,
+    FinishReason,
+    GenerateRequest,
+    Message,
+    PromptProgress,
+    Timings,
+    ToolCall,
+    Usage,
+)
+
+
+class LlamaServerEngine:
+    """Engine, Tokenizer and (when loaded for it) Embedder over a worker that is ready."""
+
+    def __init__(
+        self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], *, has_chat_template: bool
+    ) -> None:
+        assert worker.address
+        self._worker = worker
+        self._address = worker.address
+        self._closed = False
+        properties = self._call("/props")
+        models = self._call("/v1/models")
+        facts = models["data"][0].get("meta") or {}
+        self._info = EngineInfo(
+            engine="llama.cpp",
+            build=str(ready["build"]),
+            model_path=load.model_path,
+            context_tok=int(properties["default_generation_settings"]["n_ctx"]),
+            train_context_tok=int(facts.get("n_ctx_train", 0)),
+            load_s=float(ready["load_s"]),
+            has_chat_template=has_chat_template,
+            details={"sandbox": str(ready["sandbox"]), "pid": str(worker.pid)},
+        )
+
+    @property
+    def info(self) -> EngineInfo:
+        return self._info
+
+    @property
+    def log(self) -> str:
+        """The worker's last log lines, for `bendi doctor` and bug reports."""
+        return self._worker.log
+
+    def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
+        cancel = cancel or Cancellation()
+        raw = request.prompt is not None
+        body = _completion_body(request) if raw else _chat_body(request)
+        path = "/completion" if raw else "/v1/chat/completions"
+        reader = _Reader(request)
+        try:
+            for event in transport.stream(self._address, path, body, cancel):
+                yield from reader.completion(event) if raw else reader.chat(event)
+        except (WorkerGone, WorkerRefused) as error:
+            if not cancel.cancelled:
+                self._fail(error)
+        if cancel.cancelled and reader.last is None:
+            yield Chunk(finish="cancelled", usage=reader.partial_usage(), timings=Timings(ttft_s=reader.ttft_s))
+        elif reader.last is not None:
+            yield reader.last
+        else:
+            raise self._worker.death()
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        body = {"content": text, "add_special": False, "parse_special": special}
+        return [int(token) for token in self._call("/tokenize", body)["tokens"]]
+
+    def count_tokens(self, messages: Sequence[Message], request: GenerateRequest | None = None) -> int:
+        wanted = request or GenerateRequest()
+        body = _chat_fields(messages, wanted)
+        return int(self._call("/v1/chat/completions/input_tokens", body)["input_tokens"])
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        if not texts:
+            return []
+        rows = self._call("/v1/embeddings", {"input": list(texts)}, timeout_s=None)["data"]
+        return [row["embedding"] for row in sorted(rows, key=lambda row: int(row["index"]))]
+
+    def close(self) -> None:
+        self._closed = True
+        self._worker.close()
+
+    def _call(self, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
+        try:
+            return transport.call(self._address, path, body, timeout_s)
+        except (WorkerGone, WorkerRefused) as error:
+            self._fail(error)
+
+    def _fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
+        """Raises what happened, in our words."""
+        if isinstance(error, WorkerGone):
+            if self._closed:
+                raise EngineCrashed(_("The model was unloaded."), hint=_("Load it again.")) from error
+            raise self._worker.death() from error
+        if error.body.get("type") == "exceed_context_size_error":
+            numbers = int(error.body["n_prompt_tokens"]), int(error.body["n_ctx"])
+            raise overflow(*numbers, self._info.train_context_tok) from error
+        if error.status in (400, 422):
+            raise RequestRejected(
+                _("The engine refused the request: {reason}").format(reason=error.body.get("message", "")),
+                hint=_("Check the parameters, the tools and the JSON schema of the request."),
+            ) from error
+        raise EngineError(
+            _("The engine could not answer: {reason}").format(reason=error.body.get("message", error.status))
+        ) from error
+
+
+def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> ContextOverflow:
+    """The error for a prompt of `needed_tok` tokens in a context of `available_tok`."""
+    # Room for an answer, and a round number.
+    wanted_tok = -(-(needed_tok + 256) // 256) * 256
+    if wanted_tok <= train_context_tok:
+        hint = _("Load the model with a larger context (--context {wanted}), or choose --policy compact or slide.")
+    else:
+        hint = _("This model holds {train} tokens at most: shorten the text, or choose --policy compact or slide.")
+    return ContextOverflow(
+        _("The prompt has {needed} tokens, but the context holds {available}; nothing was cut.").format(
+            needed=needed_tok, available=available_tok
+        ),
+        hint=hint.format(wanted=wanted_tok, train=train_context_tok),
+        needed_tok=needed_tok,
+        available_tok=available_tok,
+    )
+
+
+def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
+    # Our names of sampling parameters are llama-server's.
+    chosen: dict[str, Any] = {name: value for name, value in asdict(request.sampling).items() if value is not None}
+    if request.stop:
+        chosen["stop"] = list(request.stop)
+    return chosen | {"cache_prompt": True, "stream": True, "return_progress": True}
+
+
+def _completion_body(request: GenerateRequest) -> dict[str, Any]:
+    body = _sampling_fields(request) | {"prompt": request.prompt}
+    body["n_predict"] = -1 if request.max_tokens is None else request.max_tokens
+    if request.json_schema is not None:
+        body["json_schema"] = dict(request.json_schema)
+    return body
+
+
+def _chat_fields(messages: Sequence[Message], request: GenerateRequest) -> dict[str, Any]:
+    """What decides the prompt: messages, tools, template options."""
+    body: dict[str, Any] = {"messages": [_message(message) for message in messages]}
+    if request.tools:
+        body["tools"] = [dict(tool) for tool in request.tools]
+        if request.tool_choice is not None:
+            body["tool_choice"] = request.tool_choice
+    if request.template_options:
+        body["chat_template_kwargs"] = dict(request.template_options)
+    return body
+
+
+def _chat_body(request: GenerateRequest) -> dict[str, Any]:
+    body = _chat_fields(request.messages, request) | _sampling_fields(request)
+    body["stream_options"] = {"include_usage": True}
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": dict(request.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        entry["tool_call_id"] = message.tool_call_id
+    return entry
+
+
+class _Reader:
+    """Collects what the last chunk of an answer needs while the events pass. `last` is set once the answer ended."""
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self._started_s = time.monotonic()
+        self._request = request
+        self._pieces = 0
+        self._prompt = PromptProgress(0, 0)
+        self._calls: dict[int, dict[str, str]] = {}
+        self._finish: FinishReason = "stop"
+        self.ttft_s: float | None = None
+        self.last: Chunk | None = None
+
+    def chat(self, event: Mapping[str, Any]) -> Iterator[Chunk]:
+        yield from self._progress(event)
+        for choice in event.get("choices", ()):
+            delta = choice.get("delta") or {}
+            if choice.get("finish_reason"):
+                self._finish = choice["finish_reason"]
+            for call in delta.get("tool_calls") or ():
+                self._collect_call(call)
+            text, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
+            if text or reasoning:
+                self._count()
+                yield Chunk(text=text, reasoning=reasoning)
+        if event.get("usage"):
+            usage = event["usage"]
+            cached_tok = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+            self._end(Usage(usage["prompt_tokens"], usage["completion_tokens"], cached_tok), event)
+
+    def completion(self, event: Mapping[str, Any]) -> Iterator[Chunk]:
+        yield from self._progress(event)
+        if event.get("content"):
+            self._count()
+            yield Chunk(text=event["content"])
+        if event.get("stop"):
+            self._finish = "length" if event.get("stop_type") == "limit" else "stop"
+            timings = event.get("timings") or {}
+            self._end(Usage(event["tokens_evaluated"], event["tokens_predicted"], timings.get("cache_n", 0)), event)
+
+    def partial_usage(self) -> Usage:
+        """What is known of an answer that was broken off; the worker sends exact counts only at the end."""
+        return Usage(self._prompt.done_tok, self._pieces, self._prompt.cached_tok)
+
+    def _progress(self, event: Mapping[str, Any]) -> Iterator[Chunk]:
+        if "prompt_progress" in event:
+            seen = event["prompt_progress"]
+            self._prompt = PromptProgress(seen["processed"], seen["total"], seen["cache"])
+            yield Chunk(progress=self._prompt)
+
+    def _count(self) -> None:
+        self._pieces += 1
+        if self.ttft_s is None:
+            self.ttft_s = time.monotonic() - self._started_s
+
+    def _collect_call(self, delta: Mapping[str, Any]) -> None:
+        if self.ttft_s is None:
+            self.ttft_s = time.monotonic() - self._started_s
+        call = self._calls.setdefault(int(delta.get("index", 0)), {"id": "", "name": "", "arguments": ""})
+        function = delta.get("function") or {}
+        call["id"] = delta.get("id") or call["id"]
+        call["name"] += function.get("name") or ""
+        call["arguments"] += function.get("arguments") or ""
+
+    def _end(self, usage: Usage, event: Mapping[str, Any]) -> None:
+        measured = event.get("timings") or {}
+        timings = Timings(
+            ttft_s=self.ttft_s,
+            pp_tok_s=measured.get("prompt_per_second") if measured.get("prompt_n") else None,
+            tg_tok_s=measured.get("predicted_per_second") if measured.get("predicted_n", 0) > 1 else None,
+        )
+        calls = tuple(ToolCall(**self._calls[index]) for index in sorted(self._calls))
+        self.last = Chunk(finish=self._finish, usage=usage, timings=timings, tool_calls=calls)

@@ -1,0 +1,86 @@
+"""Before any engine sees a model: the file is checked, the context is chosen, the memory is counted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bendi.engines.protocol import LoadRequest
+from bendi.errors import ModelFileError, OutOfMemory
+from bendi.formats import ModelInfo, model_info, read_gguf
+from bendi.hardware import detect_memory
+from bendi.i18n import _
+from bendi.planner import COMPUTE_RESERVE_BYTES, context_that_fits, kv_bytes_per_token
+from bendi.units import format_size
+
+_PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
+_DEFAULT_CONTEXT_TOK = 16384
+"""Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A load that may go ahead. `parts`: the model's files, resolved. `weights_bytes`: their size on disk."""
+
+    parts: tuple[Path, ...]
+    info: ModelInfo
+    context_tok: int
+    weights_bytes: int
+    memory_limit_bytes: int
+
+
+def prepare(load: LoadRequest) -> Prepared:
+    """Reads the header (ModelFileError when the file is not a sound model) and decides what `load` leaves open.
+
+    Raises OutOfMemory when the KV cache that was asked for cannot fit. Weights larger than memory are allowed: they
+    are mapped from the file, slowly.
+    """
+    parts = model_parts(load.model_path)
+    info = model_info(read_gguf(parts[0]))
+    for part in parts[1:]:
+        read_gguf(part)
+    weights_bytes = sum(part.stat().st_size for part in parts)
+    usable_bytes = detect_memory().usable_bytes
+    # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
+    fitting_tok = context_that_fits(info, usable_bytes, min(weights_bytes, usable_bytes // 2))
+    train_tok = info.context_length or _DEFAULT_CONTEXT_TOK
+    context_tok = load.context_tok or min(train_tok, _DEFAULT_CONTEXT_TOK, fitting_tok or train_tok)
+    kv_bytes = kv_bytes_per_token(info) * context_tok * load.parallel
+    if fitting_tok == 0 or kv_bytes + COMPUTE_RESERVE_BYTES > usable_bytes:
+        raise OutOfMemory(
+            _("A context of {context} tokens needs {needed} of memory beside the model; {usable} can be used.").format(
+                context=context_tok,
+                needed=format_size(kv_bytes + COMPUTE_RESERVE_BYTES),
+                usable=format_size(usable_bytes),
+            ),
+            hint=(
+                _("At most --context {context} fits; closing other programs gives more.").format(context=fitting_tok)
+                if fitting_tok
+                else _("Close other programs, or choose a smaller model: `bendi list`.")
+            ),
+        )
+    return Prepared(
+        parts=tuple(parts),
+        info=info,
+        context_tok=context_tok,
+        weights_bytes=weights_bytes,
+        memory_limit_bytes=load.memory_limit_bytes or usable_bytes,
+    )
+
+
+def model_parts(path: Path) -> list[Path]:
+    """The files of a model: `path` itself, or all parts when it is one part of a split model."""
+    match = _PART.match(path.name)
+    if not match:
+        parts = [path]
+    else:
+        count = int(match["count"])
+        parts = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
+    missing = [part for part in parts if not part.is_file()]
+    if missing:
+        raise ModelFileError(
+            _("The model file {path} is not there.").format(path=missing[0]),
+            hint=_("`bendi list` shows the models on this machine; `bendi pull` gets a missing part."),
+        )
+    return [part.resolve() for part in parts]

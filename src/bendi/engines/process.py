@@ -1,0 +1,230 @@
+"""Starts, watches and ends worker processes, and cleans up after a bendi that was killed.
+
+A worker lives in its own session (Ctrl-C in the terminal is not for it), with a private folder for its socket, its
+log kept in memory, an environment without the user's secrets, and a pipe whose closing ends it.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bendi.engines.transport import Address
+from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
+from bendi.i18n import _
+
+_LOG_LINES = 400
+_FOLDER_PREFIX = "bendi-worker-"
+# What a worker may know of the user's environment: how to find libraries and devices, nothing else.
+_ENVIRONMENT = (
+    "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ",
+    "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)  # fmt: skip
+_MAX_SOCKET_PATH_BYTES = 100
+_OUT_OF_MEMORY_SIGNS = ("failed to allocate", "bad_alloc", "out of memory", "unable to allocate", "cannot allocate")
+
+
+class WorkerProcess:
+    """One worker. `address` is set once `wait_ready` has returned."""
+
+    def __init__(self, command: Sequence[str], config: Mapping[str, Any]) -> None:
+        remove_orphans()
+        self.address: Address | None = None
+        self._folder = _private_folder()
+        key = secrets.token_urlsafe(32)
+        self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
+        # llama-server takes a host for a Unix socket when it ends in `.sock`.
+        socket_path = str(self._folder / "w.sock") if self._folder else ""
+        self._config = {**config, "key": key, "socket_path": socket_path, "parent_pid": os.getpid()}
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        self._process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd="/" if os.name == "posix" else None,
+            start_new_session=True,
+        )
+        self._answers: collections.deque[dict[str, Any]] = collections.deque()
+        self._answered = threading.Event()
+        self._readers = [
+            threading.Thread(target=self._read_stdout, daemon=True),
+            threading.Thread(target=self._read_log, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(self._config).encode() + b"\n")
+            self._process.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """The last lines of the worker's own log."""
+        return "\n".join(self._log)
+
+    def wait_ready(self, timeout_s: float, on_wait: Callable[[], None] | None = None) -> dict[str, Any]:
+        """Waits for the model to be loaded; returns the worker's `ready` message. `on_wait` is called every 50 ms.
+
+        Raises an EngineError that says why when the worker ends, reports a failure or takes longer than `timeout_s`;
+        the worker is ended then.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            while not self._answered.wait(0.05):
+                if on_wait:
+                    on_wait()
+                if time.monotonic() > deadline_s:
+                    raise EngineError(
+                        _("The model was not loaded within {seconds:.0f} seconds.").format(seconds=timeout_s),
+                        hint=_("Try a smaller model or context, or look at the disk with `bendi doctor`."),
+                    )
+            message = self._answers.popleft() if self._answers else {}
+            if "ready" not in message:
+                raise self.death(str(message.get("error", {}).get("message", "")))
+        except BaseException:
+            self.close()
+            raise
+        ready: dict[str, Any] = message["ready"]
+        port = int(str(ready["address"]).rsplit(":", 1)[-1]) if not self._config["socket_path"] else 0
+        self.address = Address(key=self._config["key"], socket_path=self._config["socket_path"], port=port)
+        return ready
+
+    def death(self, said: str = "") -> EngineError:
+        """The error that explains why the worker ended."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(2)
+        for reader in self._readers:
+            reader.join(1)
+        code = self._process.poll()
+        last = next((line for line in reversed(self._log) if " E " in line), "") or said
+        if code == -signal.SIGKILL or any(sign in f"{said}\n{self.log}".lower() for sign in _OUT_OF_MEMORY_SIGNS):
+            return OutOfMemory(
+                _("The engine was ended: it ran out of memory, or something outside ended it."),
+                hint=_(
+                    "Use a smaller context (--context 2048) or a smaller quantization; `bendi doctor` shows memory."
+                ),
+            )
+        if code == -signal.SIGILL:
+            return EngineUnsupported(
+                _("This CPU does not know an instruction that the engine build uses."),
+                hint=_("See `bendi doctor` for what the build needs and what this CPU has."),
+            )
+        return EngineCrashed(
+            _("The engine stopped (exit code {code}).").format(code=code) + (f" {last}" if last else ""),
+            hint=_("Check the file with `bendi verify`; if it is good, `bendi doctor` has what a report needs."),
+        )
+
+    def resident_bytes(self) -> int:
+        """Memory in use, including mapped weights; 0 where the system does not say."""
+        try:
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def close(self) -> None:
+        """Ends the worker at once and removes its folder. Closing twice is harmless."""
+        with suppress(OSError, ValueError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        if self._process.poll() is None:
+            # It holds nothing that could be lost, so there is nothing to wait for.
+            self._process.kill()
+        self._process.wait()
+        for reader in self._readers:
+            reader.join(1)
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _read_stdout(self) -> None:
+        assert self._process.stdout
+        with suppress(ValueError, OSError):
+            for line in self._process.stdout:
+                with suppress(ValueError):
+                    self._answers.append(json.loads(line))
+                    self._answered.set()
+        self._answered.set()
+
+    def _read_log(self) -> None:
+        assert self._process.stderr
+        with suppress(ValueError, OSError):
+            for line in self._process.stderr:
+                self._log.append(line.decode("utf-8", "replace").rstrip())
+
+
+def worker_command(module: str) -> list[str]:
+    """The command for a worker in this Python. `-P`: the current folder is not a place to import from."""
+    return [sys.executable, "-P", "-m", module]
+
+
+def _private_folder() -> Path | None:
+    """A new folder that only this user can open, short enough for a socket path; None where there are no Unix
+    sockets (then the worker takes a loopback port)."""
+    if os.name != "posix":
+        return None
+    prefix = f"{_FOLDER_PREFIX}{os.getpid()}-"
+    for base in _bases():
+        if len(os.fsencode(base)) + len(prefix) + 16 <= _MAX_SOCKET_PATH_BYTES and os.access(base, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=base))
+    return Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+
+
+def _bases() -> list[Path]:
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    return [*([Path(runtime)] if runtime and Path(runtime).is_dir() else []), Path(tempfile.gettempdir()), Path("/tmp")]
+
+
+def remove_orphans() -> list[Path]:
+    """Removes the folders of workers whose bendi no longer runs; the workers themselves ended with it."""
+    removed = []
+    for base in dict.fromkeys(_bases()):
+        for folder in base.glob(f"{_FOLDER_PREFIX}*-*"):
+            owner = folder.name[len(_FOLDER_PREFIX) :].split("-")[0]
+            if owner.isdigit() and not _runs(int(owner)) and _is_ours(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(folder)
+    return removed
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_ours(folder: Path) -> bool:
+    with suppress(OSError):
+        return folder.lstat().st_uid == os.getuid() and folder.is_dir() and not folder.is_symlink()
+    return False

@@ -1,0 +1,92 @@
+"""What an engine is: one small protocol, and separate protocols for what only some engines can do.
+
+An engine holds one loaded model. `generate` is synchronous; whoever needs concurrency calls it from threads (an
+engine accepts concurrent calls and may queue them). Abilities beyond it are protocols of their own, tested with
+`isinstance`: there are no flags and no methods that only raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from bendi.messages import Cancellation, Chunk, GenerateRequest, Message
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """What to load and how. `context_tok`: None means the model's training context, within the memory budget.
+
+    `memory_limit_bytes`: bound of the worker's private memory; weights mapped from the file do not count.
+    `load_timeout_s`: a load that takes longer is ended with an error.
+    """
+
+    model_path: Path
+    context_tok: int | None = None
+    threads: int | None = None
+    parallel: int = 1
+    embeddings: bool = False
+    memory_limit_bytes: int | None = None
+    load_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """Facts about a loaded model, as the engine reports them.
+
+    `context_tok`: tokens that one conversation can hold. `train_context_tok`: what the model was trained for.
+    `details`: what else a bug report needs (build, buffer sizes), by name.
+    """
+
+    engine: str
+    build: str
+    model_path: Path
+    context_tok: int
+    train_context_tok: int
+    load_s: float
+    has_chat_template: bool = True
+    details: dict[str, str] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """One loaded model.
+
+    `generate` yields chunks; the last one has `finish`, `usage` and `timings`. Closing the iterator, or calling
+    `cancel.cancel()` from any thread, stops the computation within 200 ms, also during prompt processing; after
+    `cancel` the iterator ends with a chunk whose `finish` is `"cancelled"`.
+
+    Raises ContextOverflow before anything is computed when the prompt does not fit; RequestRejected when the engine
+    refuses the request; EngineCrashed when the worker dies, after which every further call raises it too.
+    """
+
+    @property
+    def info(self) -> EngineInfo: ...
+
+    def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]: ...
+
+    def close(self) -> None:
+        """Frees the model. Closing twice is harmless; a running answer ends with EngineCrashed."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Engines that can say how many tokens a text or a conversation takes, exactly."""
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]: ...
+
+    def count_tokens(self, messages: Sequence[Message], request: GenerateRequest | None = None) -> int:
+        """Prompt tokens of `messages` after the chat template, as `generate` would send them.
+
+        `request` supplies tools and template options when they matter.
+        """
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Engines loaded with `embeddings=True`."""
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector per text, L2-normalised."""

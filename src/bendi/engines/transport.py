@@ -1,0 +1,132 @@
+"""HTTP to a worker over its Unix socket (or loopback port), with a way to break off from another thread.
+
+`http.client` is used on purpose: the socket is ours from before the request is sent, so a cancellation can shut it
+down while the worker still processes the prompt and no response exists yet.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from bendi.messages import Cancellation
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a worker listens. `socket_path` for a Unix socket, else `port` on 127.0.0.1."""
+
+    key: str
+    socket_path: str = ""
+    port: int = 0
+
+
+class WorkerGone(Exception):
+    """The connection broke before the answer was complete."""
+
+
+class WorkerRefused(Exception):
+    """An HTTP error answer. `body`: the worker's `error` object."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(f"{status}: {body.get('message', '')}")
+        self.status = status
+        self.body = body
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, address: Address, timeout_s: float | None) -> None:
+        super().__init__("127.0.0.1", address.port or None, timeout=timeout_s)
+        self._address = address
+
+    def connect(self) -> None:
+        if not self._address.socket_path:
+            super().connect()
+            return
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(self._address.socket_path)
+        except OSError:
+            self.sock.close()
+            raise
+
+
+def call(address: Address, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
+    """One JSON request; GET without a body. Raises WorkerRefused or WorkerGone."""
+    connection = _Connection(address, timeout_s)
+    try:
+        response = _send(connection, address, path, body)
+        answer = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise WorkerGone(str(error)) from error
+    finally:
+        connection.close()
+    if not isinstance(answer, dict):
+        raise WorkerGone(f"unexpected answer from {path}")
+    return answer
+
+
+def stream(address: Address, path: str, body: object, cancel: Cancellation | None = None) -> Iterator[dict[str, Any]]:
+    """The events of a streaming request, each a JSON object.
+
+    Closing the iterator, or `cancel`, closes the connection, which makes the worker stop computing; after a
+    cancellation the iterator simply ends. Raises WorkerRefused (also for an error in the middle of a stream) or
+    WorkerGone.
+    """
+    connection = _Connection(address, timeout_s=None)
+    cancelled = cancel or Cancellation()
+    try:
+        connection.connect()
+        sock = connection.sock
+        cancelled.on_cancel(lambda: _shut_down(sock))
+        response = _send(connection, address, path, body)
+        yield from _events(response)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if not cancelled.cancelled:
+            raise WorkerGone(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+    """Server-sent events of `response` up to `[DONE]` or a native final event; a stream that just ends is broken."""
+    while line := response.readline():
+        field, _, value = line.decode("utf-8").rstrip("\r\n").partition(": ")
+        if field not in ("data", "error"):
+            continue
+        if value == "[DONE]":
+            return
+        event = json.loads(value)
+        if field == "error" or "error" in event:
+            error = event.get("error", event)
+            raise WorkerRefused(int(error.get("code", 500)), error)
+        yield event
+        if event.get("stop") is True:
+            return
+    raise http.client.IncompleteRead(b"")
+
+
+def _send(connection: _Connection, address: Address, path: str, body: object) -> http.client.HTTPResponse:
+    headers = {"Authorization": f"Bearer {address.key}", "Content-Type": "application/json"}
+    payload = None if body is None else json.dumps(body).encode()
+    connection.request("GET" if body is None else "POST", path, payload, headers)
+    response = connection.getresponse()
+    if response.status >= 400:
+        raw = response.read()
+        try:
+            error = json.loads(raw)["error"]
+        except (ValueError, KeyError, TypeError):
+            error = {"message": raw.decode("utf-8", "replace")[:500]}
+        raise WorkerRefused(response.status, error if isinstance(error, dict) else {"message": str(error)})
+    return response
+
+
+def _shut_down(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

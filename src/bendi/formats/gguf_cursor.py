@@ -1,0 +1,120 @@
+"""A position in a GGUF file: takes numbers and strings from it, and walks over what need not be kept."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from bendi.errors import ModelFileError
+from bendi.formats.gguf_types import ByteOrder, GgufArray
+from bendi.formats.source import ByteSource
+from bendi.i18n import _
+from bendi.units import format_size
+
+MAX_HEADER_BYTES = 512 * 1024**2
+MAX_TEXT_BYTES = 2**20
+"""The longest text that is kept, and the longest string in a vocabulary."""
+_WINDOW_BYTES = 2**20
+
+
+def hostile_hint() -> str:
+    return _("The file is damaged, or made to do damage: do not use it. `bendi pull` gets a good one.")
+
+
+def truncated_hint() -> str:
+    return _("The download did not finish: `bendi pull` resumes it.")
+
+
+def quoted(name: str) -> str:
+    """A name from the file, fit for a message: escaped and not longer than a line."""
+    return repr(name if len(name) <= 80 else name[:77] + "...")
+
+
+class Cursor:
+    """A position in the file with a window of its bytes. Raises ModelFileError at the end of the file."""
+
+    def __init__(self, source: ByteSource, order: ByteOrder = "little", position: int = 0) -> None:
+        self._source = source
+        self._window = b""
+        self._start = 0
+        self._structs: dict[str, struct.Struct] = {}
+        self.order = order
+        self.position = position
+
+    @property
+    def remaining_bytes(self) -> int:
+        return self._source.size_bytes - self.position
+
+    def take(self, size_bytes: int) -> bytes:
+        self._need(size_bytes)
+        first = self.position - self._start
+        self.position += size_bytes
+        return self._window[first : first + size_bytes]
+
+    def number(self, format_: str) -> int | float | bool:
+        if format_ not in self._structs:
+            self._structs[format_] = struct.Struct(("<" if self.order == "little" else ">") + format_)
+        layout = self._structs[format_]
+        value: int | float | bool = layout.unpack(self.take(layout.size))[0]
+        return value
+
+    def integer(self, format_: str) -> int:
+        return int(self.number(format_))
+
+    def skip(self, size_bytes: int) -> None:
+        if size_bytes > self.remaining_bytes:
+            raise self._ended()
+        self.position += size_bytes
+        if self.position > MAX_HEADER_BYTES:
+            raise ModelFileError(
+                _("its header is larger than {limit}").format(limit=format_size(MAX_HEADER_BYTES)), hint=hostile_hint()
+            )
+
+    def skip_strings(self, count: int) -> None:
+        """Walks over `count` strings. The one hot loop: a vocabulary has several hundred thousand."""
+        self._need(0)
+        unpack = struct.Struct("<Q" if self.order == "little" else ">Q").unpack_from
+        window, at, last = self._window, self.position - self._start, len(self._window) - 8
+        for _index in range(count):
+            if at > last:
+                self.skip(self._start + at - self.position)
+                self._need(8)
+                window, at, last = self._window, self.position - self._start, len(self._window) - 8
+            (length,) = unpack(window, at)
+            if length > MAX_TEXT_BYTES:
+                raise _long_string(length)
+            at += 8 + length
+        self.skip(self._start + at - self.position)
+
+    def _need(self, size_bytes: int) -> None:
+        first = self.position - self._start
+        if first >= 0 and first + size_bytes <= len(self._window):
+            return
+        if size_bytes > self.remaining_bytes:
+            raise self._ended()
+        self._window = self._source.read_at(self.position, min(max(size_bytes, _WINDOW_BYTES), self.remaining_bytes))
+        self._start = self.position
+        if len(self._window) < size_bytes:
+            raise self._ended()
+
+    def _ended(self) -> ModelFileError:
+        return ModelFileError(
+            _("it ends in the middle of its header, after {size}: it is truncated").format(
+                size=format_size(self._source.size_bytes)
+            ),
+            hint=truncated_hint(),
+        )
+
+
+def _long_string(length: int) -> ModelFileError:
+    return ModelFileError(
+        _("it has a string of {length} bytes; {limit} are allowed there").format(length=length, limit=MAX_TEXT_BYTES),
+        hint=hostile_hint(),
+    )
+
+
+def read_strings(source: ByteSource, order: ByteOrder, array: GgufArray) -> Iterator[bytes]:
+    """The strings of `array`, one after another."""
+    cursor = Cursor(source, order, array.offset)
+    for _index in range(array.count):
+        yield cursor.take(cursor.integer("Q"))

@@ -1,0 +1,147 @@
+"""The nouns that engines and their users share: messages, requests, chunks, usage, timings. Data only."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for. `arguments`: the JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn. `reasoning`: the thinking of an assistant turn, kept apart from its `content`."""
+
+    role: Role
+    content: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters; None leaves the model's own default. Names as in the OpenAI API and llama.cpp."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What an engine is asked for: either `messages` (the model's chat template is applied) or a raw `prompt`.
+
+    `max_tokens`: None means until the model stops or the context is full (then `finish` is `"length"`).
+    `json_schema`: constrains the answer to that schema. `tools`: OpenAI function descriptions.
+    `template_options`: passed to the chat template (`enable_thinking` and the like).
+    """
+
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    sampling: Sampling = field(default_factory=Sampling)
+    json_schema: Mapping[str, Any] | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    tool_choice: str | Mapping[str, Any] | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts. `cached_tok`: how many of `prompt_tok` were found in the KV cache and not computed again."""
+
+    prompt_tok: int
+    completion_tok: int
+    cached_tok: int = 0
+
+    @property
+    def total_tok(self) -> int:
+        return self.prompt_tok + self.completion_tok
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Measured by the engine, except `ttft_s` (time to first token), which the caller of the engine sees.
+
+    `pp_tok_s`: prompt processing; `tg_tok_s`: token generation; None where nothing was measured.
+    """
+
+    ttft_s: float | None = None
+    pp_tok_s: float | None = None
+    tg_tok_s: float | None = None
+    load_s: float | None = None
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """How far prompt processing is: `done_tok` of `total_tok`, of which `cached_tok` were in the KV cache already."""
+
+    done_tok: int
+    total_tok: int
+    cached_tok: int = 0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of an answer. The last chunk of an answer has `finish`, `usage` and `timings`, and no text of its own.
+
+    `tool_calls`: complete calls, delivered with the last chunk. `progress`: chunks before the first text may carry
+    only this.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    progress: PromptProgress | None = None
+
+
+class Cancellation:
+    """A switch to stop an answer from another thread. Thread safe; cancelling twice is harmless."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` when cancelled; at once if that has happened already."""
+        with self._lock:
+            if not self._cancelled:
+                self._callbacks.append(callback)
+                return
+        callback()

@@ -1,0 +1,196 @@
+"""Every setting: environment variable first, then `config.toml`, then the default.
+
+One row per setting in the `Settings` class; `ENVIRONMENT` maps fields to variables. Nothing else in bendi reads the
+environment (except `i18n`, which must work before settings can be read). `platformdirs` is the one import here
+that is not the standard library: it knows where each platform keeps data.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from bendi.errors import ConfigError
+from bendi.i18n import _
+from bendi.units import parse_size
+
+ENVIRONMENT = {
+    "models_dirs": "BENDI_MODELS",
+    "state_dir": "BENDI_STATE",
+    "cache_dir": "BENDI_CACHE",
+    "config_dir": "BENDI_CONFIG",
+    "language": "BENDI_LANG",
+    "offline": "BENDI_OFFLINE",
+    "engine": "BENDI_ENGINE",
+    "threads": "BENDI_THREADS",
+    "context_tok": "BENDI_CONTEXT",
+    "worker_memory_bytes": "BENDI_WORKER_MEMORY",
+    "hf_endpoint": "HF_ENDPOINT",
+    "hf_token": "HF_TOKEN",
+    "hf_cache_dir": "HF_HUB_CACHE",
+    "ms_endpoint": "MODELSCOPE_ENDPOINT",
+    "ms_token": "MODELSCOPE_API_TOKEN",
+    "ollama_registry": "BENDI_OLLAMA_REGISTRY",
+    "ollama_models_dir": "OLLAMA_MODELS",
+    "lmstudio_models_dir": "BENDI_LMSTUDIO_MODELS",
+}
+PATH_LISTS = ("models_dirs",)
+
+
+def _data(*parts: str) -> Path:
+    return Path(platformdirs.user_data_dir("bendi", appauthor=False), *parts)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings with their defaults. `None` means: decide by looking at the machine or the model."""
+
+    models_dirs: tuple[Path, ...]
+    """Folders with models; `pull` writes into the first, all are searched (several: separated as in PATH)."""
+    state_dir: Path
+    """Sessions, runs, calibration (SQLite)."""
+    cache_dir: Path
+    """Engine builds and prompt caches: may be deleted at any time."""
+    config_dir: Path
+    """`config.toml` (these settings) and `personas.toml`."""
+    language: str | None = None
+    offline: bool = False
+    """True: no verb opens a connection to another machine."""
+    engine: str | None = None
+    """Which engine build runs models (`wheel`, `fake`); None: the best that works here."""
+    threads: int | None = None
+    context_tok: int | None = None
+    """Context length to load models with; None: what the model was trained for, within the memory budget."""
+    worker_memory_bytes: int | None = None
+    """Upper bound for a worker's own memory (weights mapped from the file do not count)."""
+    hf_endpoint: str = "https://huggingface.co"
+    hf_token: str | None = None
+    hf_cache_dir: Path = Path("~/.cache/huggingface/hub")
+    ms_endpoint: str = "https://modelscope.cn"
+    ms_token: str | None = None
+    ollama_registry: str = "https://registry.ollama.ai"
+    ollama_models_dir: Path = Path("~/.ollama/models")
+    lmstudio_models_dir: Path = Path("~/.lmstudio/models")
+
+    @property
+    def config_file(self) -> Path:
+        return self.config_dir / "config.toml"
+
+    @property
+    def personas_file(self) -> Path:
+        return self.config_dir / "personas.toml"
+
+    @property
+    def sessions_file(self) -> Path:
+        return self.state_dir / "bendi.sqlite3"
+
+    @property
+    def history_file(self) -> Path:
+        return self.state_dir / "chat_history"
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from `environ` (default: the process's) and the config file.
+
+    Raises ConfigError, naming the variable or key and its value, when one cannot be used.
+    """
+    env = os.environ if environ is None else environ
+    config_dir = Path(env.get("BENDI_CONFIG") or platformdirs.user_config_dir("bendi", appauthor=False)).expanduser()
+    values: dict[str, Any] = {
+        "models_dirs": (_data("models"),),
+        "state_dir": _data("state"),
+        "cache_dir": Path(platformdirs.user_cache_dir("bendi", appauthor=False)),
+    }
+    values |= _from_file(config_dir / "config.toml")
+    for name, variable in ENVIRONMENT.items():
+        raw = env.get(variable, "")
+        if raw:
+            parts = [part for part in raw.split(os.pathsep) if part] if name in PATH_LISTS else raw
+            values[name] = _convert(name, parts, variable)
+    if env.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON", "YES"):
+        values["offline"] = True
+    values["config_dir"] = config_dir
+    settings = Settings(**values)
+    return _expanded(settings)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(_("{path} cannot be read: {error}").format(path=path, error=error)) from error
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            _("{path} is not valid TOML: {error}").format(path=path, error=error),
+            hint=_("Correct that line, or move the file away."),
+        ) from error
+    known = {field.name for field in fields(Settings)} - {"config_dir"}
+    unknown = sorted(set(table) - known)
+    if unknown:
+        raise ConfigError(
+            _("{path} has unknown keys: {keys}").format(path=path, keys=", ".join(unknown)),
+            hint=_("Known keys: {keys}").format(keys=", ".join(sorted(known))),
+        )
+    return {name: _convert(name, value, f"{path}: {name}") for name, value in table.items()}
+
+
+def _convert(name: str, raw: object, where: str) -> object:
+    """One value in the type that `Settings` declares for `name`."""
+    try:
+        if name in PATH_LISTS:
+            parts = [raw] if isinstance(raw, str) else raw
+            if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+                raise ValueError
+            return tuple(Path(part) for part in parts)
+        if name.endswith("_dir"):
+            return Path(_text(raw))
+        if name == "offline":
+            return raw if isinstance(raw, bool) else _flag(_text(raw))
+        if name.endswith("_bytes"):
+            return raw if isinstance(raw, int) and not isinstance(raw, bool) else parse_size(_text(raw))
+        if name in ("threads", "context_tok"):
+            number = int(raw) if isinstance(raw, (int, str)) and not isinstance(raw, bool) else 0
+            if number < 1:
+                raise ValueError
+            return number
+        return _text(raw).rstrip("/") if name.endswith(("_endpoint", "_registry")) else _text(raw)
+    except ValueError as error:
+        raise ConfigError(
+            _("{where} has the value {value!r}, which cannot be used").format(where=where, value=raw),
+            hint=_("Change it, or remove it to get the default."),
+        ) from error
+
+
+def _text(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError
+    return raw
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError
+
+
+def _expanded(settings: Settings) -> Settings:
+    changes: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Path):
+            changes[field.name] = value.expanduser()
+        elif isinstance(value, tuple):
+            changes[field.name] = tuple(path.expanduser() for path in value)
+    return Settings(**{field.name: getattr(settings, field.name) for field in fields(settings)} | changes)

@@ -1,0 +1,49 @@
+"""Fixtures for all tests: a clean environment per test, real test data, the built-in model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bendi import i18n
+
+ROOT = Path(__file__).resolve().parent.parent
+_KEPT = ("BENDI_TEST_DATA",)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every test has its own home: nothing of the user's is read or written. Returns that home."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("BENDI_", "HF_", "MODELSCOPE_", "OLLAMA_", "XDG_")) and name not in _KEPT:
+            monkeypatch.delenv(name)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("BENDI_LANG", "en")
+    i18n.set_language(None)
+    return home
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with real test data; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("BENDI_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no test data: {folder} does not exist (set BENDI_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stories_model(data_dir: Path) -> Path:
+    """A really trained model of 260K parameters, without a chat template, with a context of 128."""
+    return data_dir / "stories260K" / "stories260K-f32.gguf"
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    """The built-in model."""
+    return ROOT / "src" / "bendi" / "assets" / "demo.gguf"

@@ -1,0 +1,261 @@
+"""The engine contract, run over every engine: whatever is listed in ENGINES must pass all of it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
+from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
+from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
+
+CONTEXT_TOK = 512
+QUESTION = (Message("user", "What is quantization, and why does it make a model smaller?"),)
+GREEDY = Sampling(temperature=0.0)
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "memory_needed",
+        "description": "Memory that a model needs",
+        "parameters": {
+            "type": "object",
+            "properties": {"billions": {"type": "integer"}, "exact": {"type": "boolean"}},
+            "required": ["billions", "exact"],
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module", params=["fake", "wheel"])
+def engine(request: pytest.FixtureRequest, demo_model: Path) -> Iterator[Engine]:
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, threads=2)
+    opened: Engine = {"fake": fake, "wheel": wheel}[request.param].open_engine(load, None)
+    yield opened
+    opened.close()
+
+
+def run(engine: Engine, request: GenerateRequest, cancel: Cancellation | None = None) -> tuple[str, Chunk]:
+    """The whole text and the last chunk."""
+    chunks = list(engine.generate(request, cancel))
+    assert all(chunk.finish is None for chunk in chunks[:-1]), "only the last chunk ends an answer"
+    return "".join(chunk.text for chunk in chunks), chunks[-1]
+
+
+def test_is_an_engine_and_a_tokenizer(engine: Engine) -> None:
+    assert isinstance(engine, Engine)
+    assert isinstance(engine, Tokenizer)
+    assert engine.info.context_tok == CONTEXT_TOK
+    assert engine.info.train_context_tok >= CONTEXT_TOK
+    assert engine.info.load_s >= 0
+
+
+def test_progress_ends_at_one(engine: Engine, demo_model: Path) -> None:
+    seen: list[float] = []
+    opener = fake.open_engine if engine.info.engine == "fake" else wheel.open_engine
+    with closing(opener(LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK), seen.append)):
+        pass
+    assert seen[-1] == 1.0
+    assert all(0.0 <= fraction <= 1.0 for fraction in seen)
+
+
+def test_streams_an_answer_with_usage_and_timings(engine: Engine) -> None:
+    chunks = list(engine.generate(GenerateRequest(messages=QUESTION, max_tokens=24, sampling=GREEDY)))
+    assert len([chunk for chunk in chunks if chunk.text]) > 5, "text comes in pieces"
+    last = chunks[-1]
+    assert last.text == ""
+    assert last.finish in ("stop", "length")
+    assert last.usage and last.usage.completion_tok >= 5
+    assert last.usage.prompt_tok > 5
+    assert last.timings and last.timings.ttft_s is not None
+    assert last.timings.tg_tok_s and last.timings.tg_tok_s > 0
+
+
+def test_counts_agree_with_usage(engine: Engine) -> None:
+    assert isinstance(engine, Tokenizer)
+    request = GenerateRequest(messages=(Message("system", "Be brief."), *QUESTION), max_tokens=1)
+    _, last = run(engine, request)
+    assert last.usage
+    assert engine.count_tokens(request.messages, request) == last.usage.prompt_tok
+
+
+def test_tokens_of_a_text(engine: Engine) -> None:
+    assert isinstance(engine, Tokenizer)
+    assert engine.tokenize("") == []
+    text = "内存带宽决定速度 memory bandwidth"
+    assert len(engine.tokenize(text)) > 2
+    assert engine.tokenize(text) == engine.tokenize(text)
+
+
+def test_max_tokens(engine: Engine) -> None:
+    _, last = run(engine, GenerateRequest(messages=QUESTION, max_tokens=3, sampling=GREEDY))
+    assert last.finish == "length"
+    assert last.usage and last.usage.completion_tok == 3
+
+
+def test_raw_prompt(engine: Engine) -> None:
+    text, last = run(engine, GenerateRequest(prompt="What is quantization", max_tokens=5, sampling=GREEDY))
+    assert text
+    assert last.usage and last.usage.prompt_tok >= 2
+    assert last.finish in ("length", "stop")
+
+
+def test_stop_string_ends_the_text_before_it(engine: Engine) -> None:
+    request = GenerateRequest(messages=QUESTION, max_tokens=40, sampling=GREEDY)
+    whole, _ = run(engine, request)
+    word = whole.split()[2]
+    text, last = run(engine, replace(request, stop=(word,)))
+    assert whole.startswith(text)
+    assert word not in text
+    assert last.finish == "stop"
+
+
+def test_greedy_is_repeatable(engine: Engine) -> None:
+    request = GenerateRequest(messages=QUESTION, max_tokens=20, sampling=GREEDY)
+    assert run(engine, request)[0] == run(engine, request)[0]
+
+
+def test_seeds(engine: Engine) -> None:
+    def text(seed: int) -> str:
+        # Hot enough that a well-trained model, too, has something to choose.
+        sampling = Sampling(temperature=5.0, seed=seed, top_k=0, top_p=1.0, min_p=0.0)
+        return run(engine, GenerateRequest(messages=QUESTION, max_tokens=24, sampling=sampling))[0]
+
+    assert text(1) == text(1)
+    assert len({text(seed) for seed in range(4)}) > 1
+
+
+def test_json_schema(engine: Engine) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"bits": {"type": "integer"}, "good": {"type": "boolean"}},
+        "required": ["bits", "good"],
+        "additionalProperties": False,
+    }
+    text, _ = run(engine, GenerateRequest(messages=QUESTION, max_tokens=100, sampling=GREEDY, json_schema=schema))
+    answer = json.loads(text)
+    assert isinstance(answer["bits"], int) and isinstance(answer["good"], bool)
+
+
+def test_bad_json_schema_is_rejected(engine: Engine) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        run(engine, GenerateRequest(messages=QUESTION, json_schema={"type": "nonsense"}))
+    assert caught.value.hint
+
+
+def test_tool_call(engine: Engine) -> None:
+    request = GenerateRequest(messages=QUESTION, tools=(TOOL,), tool_choice="required", sampling=GREEDY, max_tokens=200)
+    _, last = run(engine, request)
+    assert last.finish == "tool_calls"
+    (call,) = last.tool_calls
+    assert call.name == "memory_needed"
+    arguments = json.loads(call.arguments)
+    assert isinstance(arguments["billions"], int) and isinstance(arguments["exact"], bool)
+
+
+def test_overflow_is_refused_with_numbers(engine: Engine) -> None:
+    long = (Message("user", "memory bandwidth " * CONTEXT_TOK),)
+    with pytest.raises(ContextOverflow) as caught:
+        run(engine, GenerateRequest(messages=long))
+    assert caught.value.needed_tok > caught.value.available_tok == CONTEXT_TOK
+    assert "--policy" in caught.value.hint
+    text, _ = run(engine, GenerateRequest(messages=QUESTION, max_tokens=3))
+    assert text, "the engine goes on after a refusal"
+
+
+def test_closing_the_iterator_stops(engine: Engine) -> None:
+    answer = engine.generate(GenerateRequest(messages=QUESTION))
+    next(iter(answer))
+    answer.close()  # type: ignore[attr-defined]
+    text, _ = run(engine, GenerateRequest(messages=QUESTION, max_tokens=3))
+    assert text
+
+
+def test_cancel_from_another_thread(engine: Engine) -> None:
+    cancel = Cancellation()
+    chunks = []
+    for chunk in engine.generate(GenerateRequest(messages=QUESTION), cancel):
+        chunks.append(chunk)
+        if len(chunks) == 2:
+            thread = threading.Thread(target=cancel.cancel)
+            thread.start()
+            thread.join()
+    assert chunks[-1].finish == "cancelled"
+    assert len(chunks) < 60
+
+
+def test_cancelled_before_it_starts(engine: Engine) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    text, last = run(engine, GenerateRequest(messages=QUESTION), cancel)
+    assert last.finish == "cancelled"
+    assert text == ""
+
+
+def test_requests_from_several_threads(engine: Engine) -> None:
+    results: list[str] = []
+
+    def ask() -> None:
+        results.append(run(engine, GenerateRequest(messages=QUESTION, max_tokens=12, sampling=GREEDY))[0])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("name", ["fake", "wheel"])
+def test_embeddings(name: str, demo_model: Path) -> None:
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, embeddings=True)
+    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+        assert isinstance(engine, Embedder)
+        a, b, c = engine.embed(["what is a KV cache?", "what is a KV cache?", "天气怎么样"])
+        assert abs(sum(x * x for x in a) - 1) < 1e-3
+        similar = sum(x * y for x, y in zip(a, b, strict=True))
+        different = sum(x * y for x, y in zip(a, c, strict=True))
+        assert similar > 0.999 > different
+        assert engine.embed([]) == []
+
+
+@pytest.mark.parametrize("name", ["fake", "wheel"])
+def test_reasoning_is_kept_apart(name: str, thinking_model: Path) -> None:
+    load = LoadRequest(model_path=thinking_model, context_tok=CONTEXT_TOK)
+    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+        request = GenerateRequest(
+            messages=QUESTION, max_tokens=16, sampling=GREEDY, template_options={"enable_thinking": True}
+        )
+        chunks = list(engine.generate(request))
+        assert "".join(chunk.reasoning for chunk in chunks).strip()
+        assert "<think>" not in "".join(chunk.text + chunk.reasoning for chunk in chunks)
+        plain = list(engine.generate(replace(request, template_options={"enable_thinking": False})))
+        assert not any(chunk.reasoning for chunk in plain)
+        assert "".join(chunk.text for chunk in plain).strip()
+
+
+@pytest.mark.parametrize("name", ["fake", "wheel"])
+def test_closed_engine_says_so(name: str, demo_model: Path) -> None:
+    engine = {"fake": fake, "wheel": wheel}[name].open_engine(LoadRequest(model_path=demo_model, context_tok=256), None)
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineCrashed):
+        list(engine.generate(GenerateRequest(messages=QUESTION)))
+
+
+def test_fake_delay_is_cancelled_quickly() -> None:
+    engine = fake.FakeEngine(LoadRequest(model_path=Path("none")), delay_s=30.0)
+    cancel = Cancellation()
+    threading.Timer(0.05, cancel.cancel).start()
+    started_s = time.monotonic()
+    _, last = run(engine, GenerateRequest(messages=QUESTION), cancel)
+    assert last.finish == "cancelled"
+    assert time.monotonic() - started_s < 30.0
