@@ -47,3 +47,28 @@ def stories_model(data_dir: Path) -> Path:
 def demo_model() -> Path:
     """The built-in model."""
     return ROOT / "src" / "bendi" / "assets" / "demo.gguf"
+
+
+@pytest.fixture(scope="session")
+def thinking_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model with the chat template of a thinking model: its answers begin inside `<think>`."""
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is defined and enable_thinking %}<think>\n"
+        "{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+        "{# <think> {{ reasoning_content }} </think> #}"
+    )
+    path = tmp_path_factory.mktemp("models") / "thinking.gguf"
+    path.write_bytes(with_chat_template(demo_model.read_bytes(), template))
+    return path
+
+
+def with_chat_template(gguf: bytes, template: str) -> bytes:
+    """The bytes of a GGUF with another chat template, padded so that the tensor data stays aligned."""
+    key = b"tokenizer.chat_template"
+    length_at = gguf.index(key) + len(key) + 4
+    old_bytes = int.from_bytes(gguf[length_at : length_at + 8], "little")
+    new = template.encode()
+    new += b" " * ((old_bytes - len(new)) % 32)
+    return gguf[:length_at] + len(new).to_bytes(8, "little") + new + gguf[length_at + 8 + old_bytes :]

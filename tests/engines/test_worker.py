@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from bendi.errors import (
     OutOfMemory,
     StoreError,
 )  # fmt: skip
-from bendi.hardware import Cpu, detect_cpu
+from bendi.hardware import detect_cpu
 from bendi.messages import GenerateRequest, Message, Sampling
 
 QUESTION = (Message("user", "Why?"),)
@@ -224,7 +225,7 @@ def test_chinese_path_with_spaces(tmp_path: Path, demo_model: Path) -> None:
 
 def test_old_cpu_gets_a_sentence() -> None:
     here = detect_cpu()
-    old = Cpu(**{**vars(here), "architecture": "x86_64", "isa": frozenset({"sse4_2", "avx"}), "model": "Ivy Bridge"})
+    old = replace(here, architecture="x86_64", isa=frozenset({"sse4_2", "avx"}), model="Ivy Bridge")
     with pytest.raises(EngineUnsupported) as caught:
         wheel.check_cpu(old)
     assert "AVX2" in caught.value.message and "Ivy Bridge" in caught.value.message

@@ -86,9 +86,9 @@ def fits_answer(memory_gb: int, lang: str) -> str:
     good, most = FITS[memory_gb]
     if lang == "zh":
         good, most = good.replace(" to ", " 到 "), most.replace(" at ", " 的 ")
-        return f"{memory_gb} GB 里，Q4_K_M 的 {good} 模型放得很宽松，最大约 {most}，但上下文要短。系统本身也要占内存。"
+        return f"{memory_gb} GB 空闲内存里，Q4_K_M 的 {good} 模型放得很宽松，最大约 {most}，但上下文要短。系统本身还要占内存。"
     return (
-        f"In {memory_gb} GB, {good} models at Q4_K_M fit comfortably; the limit is about {most} with a short context. "
+        f"In {memory_gb} GB of free memory, {good} models at Q4_K_M fit comfortably; the limit is about {most} with a short context. "
         "The system itself needs memory too."
     )
 

@@ -37,25 +37,20 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     )
 
 
-def _bare(dropout: float | None = None) -> Tokenizer:
-    tokenizer = Tokenizer(models.BPE(dropout=dropout))
-    tokenizer.pre_tokenizer = _pre_tokenizer()
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
 def build(vocab: dict[str, int], merges: list[tuple[str, str]], dropout: float | None = None) -> Tokenizer:
     """Return a tokenizer of the given vocabulary; `dropout` cuts words at random (for training only)."""
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, dropout=dropout))
     tokenizer.pre_tokenizer = _pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIALS))
+    tokenizer.encode_special_tokens = True  # "<|im_end|>" typed by a user is text
     return tokenizer
 
 
 def train(texts: list[str], size: int, han_limit: int = 2) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return (vocabulary, merges) of at most `size` tokens, a multiple of 32 with the special tokens last."""
-    tokenizer = _bare()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = _pre_tokenizer()
     trainer = trainers.BpeTrainer(
         vocab_size=size * 2, min_frequency=3, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
@@ -99,10 +94,15 @@ def save(path: Path, vocab: dict[str, int], merges: list[tuple[str, str]]) -> No
     path.write_text(json.dumps({"vocab": vocab, "merges": merges}, ensure_ascii=False), encoding="utf-8")
 
 
-def load(path: Path, dropout: float | None = None) -> Tokenizer:
-    """Read what `save` wrote."""
+def read(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return the vocabulary and merges that `save` wrote."""
     raw = json.loads(path.read_text(encoding="utf-8"))
-    return build(raw["vocab"], [(left, right) for left, right in raw["merges"]], dropout)
+    return raw["vocab"], [(left, right) for left, right in raw["merges"]]
+
+
+def load(path: Path, dropout: float | None = None) -> Tokenizer:
+    """Return the tokenizer of what `save` wrote."""
+    return build(*read(path), dropout=dropout)
 
 
 def main() -> None:

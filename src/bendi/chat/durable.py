@@ -77,7 +77,7 @@ class PresenceLock:
         if sys.platform != "win32":
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
 
-    def alone(self, patience_s: float = 3.0) -> bool:
+    def alone(self, patience_s: float = 2.0) -> bool:
         """Whether nobody else uses the file; then the others wait in `share` until we call it."""
         if sys.platform != "win32":
             end_s = time.monotonic() + patience_s

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
-from bendi.errors import ModelFileError, OutOfMemory
-from bendi.formats import ModelInfo, model_info, read_gguf
+from bendi.errors import OutOfMemory
+from bendi.formats import ModelInfo, read_model, split_paths
 from bendi.hardware import detect_memory
 from bendi.i18n import _
 from bendi.planner import COMPUTE_RESERVE_BYTES, context_that_fits, kv_bytes_per_token
 from bendi.units import format_size
 
-_PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 _DEFAULT_CONTEXT_TOK = 16384
 """Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
 
@@ -36,10 +34,8 @@ def prepare(load: LoadRequest) -> Prepared:
     Raises OutOfMemory when the KV cache that was asked for cannot fit. Weights larger than memory are allowed: they
     are mapped from the file, slowly.
     """
-    parts = model_parts(load.model_path)
-    info = model_info(read_gguf(parts[0]))
-    for part in parts[1:]:
-        read_gguf(part)
+    info = read_model(load.model_path)
+    parts = [part.resolve() for part in split_paths(load.model_path)]
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
@@ -67,20 +63,3 @@ def prepare(load: LoadRequest) -> Prepared:
         weights_bytes=weights_bytes,
         memory_limit_bytes=load.memory_limit_bytes or usable_bytes,
     )
-
-
-def model_parts(path: Path) -> list[Path]:
-    """The files of a model: `path` itself, or all parts when it is one part of a split model."""
-    match = _PART.match(path.name)
-    if not match:
-        parts = [path]
-    else:
-        count = int(match["count"])
-        parts = [path.with_name(f"{match['stem']}-{i:05}-of-{count:05}.gguf") for i in range(1, count + 1)]
-    missing = [part for part in parts if not part.is_file()]
-    if missing:
-        raise ModelFileError(
-            _("The model file {path} is not there.").format(path=missing[0]),
-            hint=_("`bendi list` shows the models on this machine; `bendi pull` gets a missing part."),
-        )
-    return [part.resolve() for part in parts]

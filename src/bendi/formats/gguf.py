@@ -64,7 +64,7 @@ def read_gguf_split(path: Path) -> tuple[GgufFile, ...]:
     """
     paths = split_paths(path)
     for part in paths:
-        if len(paths) > 1 and not part.is_file():
+        if len(paths) > 1 and _missing(part):
             raise ModelFileError(
                 _("{name} is missing: the model has {count} parts, which must be in one folder.").format(
                     name=part.name, count=len(paths)
@@ -80,16 +80,26 @@ def read_gguf_split(path: Path) -> tuple[GgufFile, ...]:
     return tuple(parts)
 
 
+def _missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False  # it is there and cannot be read: opening it says why
+    return False
+
+
 def _check_parts(paths: tuple[Path, ...], parts: list[GgufFile]) -> None:
     owners: dict[str, Path] = {}
     for index, (path, part) in enumerate(zip(paths, parts, strict=True)):
         number, count = part.integer("split.no") or 0, part.integer("split.count") or 1
         if (number, count) != (index, len(paths)):
             raise ModelFileError(
-                _("{name} says that it is part {number} of {count}, which its name does not.").format(
+                _("{name} is part {number} of {count} of a split model, but its name says otherwise.").format(
                     name=path.name, number=number + 1, count=count
                 ),
-                hint=_("Names of parts end in {example}; rename it, or `bendi pull` the model again.").format(
+                hint=_("Its name should end in {example}: rename it, or `bendi pull` the model again.").format(
                     example=f"-{number + 1:05}-of-{count:05}.gguf"
                 ),
             )

@@ -49,8 +49,10 @@ _NEVER_ARRAYS = ("block_count", "context_length", "embedding_length")
 
 _TOKENS = "tokenizer.ggml.tokens"
 _NO_TOKEN = 2**32 - 1
-_SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "seperator", "mask", "prefix", "suffix", "middle")
-_SPECIAL += ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep")
+_SPECIAL = (
+    *("bos", "eos", "eot", "eom", "unknown", "seperator", "mask", "prefix", "suffix", "middle"),
+    *("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep"),
+)
 # Not padding: many files name a token that training had and the vocabulary has not, and engines leave it unused.
 _DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
     "llama": {"bos": 1, "eos": 2, "unknown": 0},

@@ -8,3 +8,8 @@ run it. Nothing here prints: progress and notes go to callables.
 `local.Store` finds models, `pull.pull` brings them, `importing`, `upkeep` and `moving` look after them. Only
 `transport` opens connections, and only when a pull asks for it.
 """
+
+from bendi.store.discover import LocalModel
+from bendi.store.local import Store
+
+__all__ = ["LocalModel", "Store"]

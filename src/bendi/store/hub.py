@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from bendi.errors import BendiError, DownloadError, NotFoundError
 from bendi.i18n import _
-from bendi.store.names import RepoName, format_name, quote_path, store_folder
+from bendi.store.names import RepoName, format_name, quote_path, store_folder, typed
 from bendi.store.remote import RemoteFile, RemoteModel, canonical, checked_listing, spell_variant
 from bendi.store.transport import Refused, Transport, host_of
 from bendi.store.variants import Listed, Variant, choose, quant_label
@@ -72,7 +72,7 @@ def explain(error: Refused, name: RepoName, endpoint: str) -> BendiError:
         return DownloadError(
             _("{name} is only for those who accept its licence").format(name=text),
             hint=_("Accept it at {page}, make a token there, then: HF_TOKEN=... bendi pull {name}").format(
-                page=page, name=text
+                page=page, name=typed(text)
             ),
         )
     if error.code in ("RevisionNotFound", "EntryNotFound"):

@@ -241,6 +241,12 @@ def read_journal(path: Path) -> Journal | None:
         return None
 
 
+def arrived_bytes(target: Path) -> int:
+    """How much of an unfinished download of `target` is on the disk and known to be good."""
+    journal = read_journal(journal_path(target))
+    return total_bytes(journal.ranges) if journal and part_path(target).is_file() else 0
+
+
 def _encode(identity: Identity, ranges: Ranges, sha256: str | None) -> bytes:
     record = {"format": FORMAT, "identity": asdict(identity), "done": ranges, "verified_sha256": sha256}
     return json.dumps(record, indent=1).encode("utf-8")

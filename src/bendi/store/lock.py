@@ -14,6 +14,8 @@ from bendi.errors import StoreError
 from bendi.i18n import _
 from bendi.store.disk import make_folder, store_error
 
+STORE_LOCK_NAME = ".bendi.lock"
+"""In the root of a store: shared by those who bring models, exclusive for who moves them all."""
 _POLL_S = 0.1
 
 if sys.platform == "win32":

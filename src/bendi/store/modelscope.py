@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from bendi.errors import BendiError, DownloadError, NotFoundError
 from bendi.i18n import _
-from bendi.store.names import DEFAULT_REVISION, RepoName, format_name, quote_path, store_folder
+from bendi.store.names import DEFAULT_REVISION, RepoName, format_name, quote_path, store_folder, typed
 from bendi.store.remote import RemoteFile, RemoteModel, canonical, checked_listing, spell_variant
 from bendi.store.transport import Refused, Transport, host_of
 from bendi.store.variants import Listed, Variant, choose, quant_label
@@ -71,7 +71,7 @@ def explain(error: Refused, name: RepoName, endpoint: str) -> BendiError:
         return DownloadError(
             _("{name} is not open to everybody (HTTP {status})").format(name=format_name(name), status=error.status),
             hint=_("Look at {page}; with a token of yours: MODELSCOPE_API_TOKEN=... bendi pull {name}").format(
-                page=page, name=format_name(name)
+                page=page, name=typed(format_name(name))
             ),
         )
     if error.status in (400, 404, 410):

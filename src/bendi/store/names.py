@@ -352,3 +352,10 @@ def _with_slash(text: str) -> UsageError:
 def quote_path(text: str) -> str:
     """`text` for use in the path of a URL: slashes stay."""
     return quote(text, safe="/")
+
+
+def typed(text: str) -> str:
+    """`text` as it is typed in a shell: in quotes where it must be."""
+    if text and all(char.isalnum() or char in "@%+=:,./-_\\" for char in text):
+        return text
+    return "'" + text.replace("'", "'\\''") + "'"

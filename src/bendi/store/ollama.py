@@ -7,11 +7,9 @@ whatever realm it names, is an error and never followed (CVE-2025-51471).
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from bendi.errors import BendiError, DownloadError, NotFoundError
 from bendi.i18n import _
+from bendi.store.manifest import manifest_layers
 from bendi.store.names import OllamaName, format_name, store_folder
 from bendi.store.remote import RemoteFile, RemoteModel, checked_size
 from bendi.store.transport import Refused, Transport, host_of, is_loopback
@@ -19,11 +17,8 @@ from bendi.store.variants import part_path, quant_label
 from bendi.units import MIB, format_size
 
 MANIFEST_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
-_LAYER = "application/vnd.ollama.image."
 _TEXTS = {"license": "license.txt", "params": "params.json", "template": "template.txt", "system": "system.txt"}
 _MAX_TEXT_BYTES = 4 * MIB
-_MAX_LAYERS = 1000
-DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 
 
 def resolve(name: OllamaName, transport: Transport, registry: str) -> RemoteModel:
@@ -65,23 +60,6 @@ def resolve(name: OllamaName, transport: Transport, registry: str) -> RemoteMode
         extras=tuple(_texts(layers, base, stem, host)),
         notes=_notes(layers),
     )
-
-
-def manifest_layers(manifest: Any) -> list[tuple[str, str, object]] | None:
-    """(kind, SHA-256, size) of the layers of a manifest; None when it is not a manifest that can be trusted."""
-    layers = manifest.get("layers") if isinstance(manifest, dict) else None
-    if not isinstance(layers, list) or len(layers) > _MAX_LAYERS:
-        return None
-    result = []
-    for layer in layers:
-        if not isinstance(layer, dict):
-            return None
-        media_type = str(layer.get("mediaType")).partition(";")[0].strip()
-        digest = DIGEST.fullmatch(str(layer.get("digest")))
-        if not digest:
-            return None
-        result.append((media_type.removeprefix(_LAYER), digest[1], layer.get("size")))
-    return result
 
 
 def explain(error: Refused, name: OllamaName) -> BendiError:

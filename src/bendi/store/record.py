@@ -81,6 +81,11 @@ def entry_paths(folder: Path, entry: Entry) -> list[Path]:
     return [base / file.path for file in entry.files]
 
 
+def entry_texts(folder: Path, entry: Entry) -> list[Path]:
+    """The texts that go with an entry (licence, parameters)."""
+    return [folder.joinpath(*extra.split("/")) for extra in entry.extras]
+
+
 def _write(folder: Path, entries: list[Entry]) -> None:
     path = folder / RECORD_NAME
     if not entries:

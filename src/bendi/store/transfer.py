@@ -125,7 +125,9 @@ class Transfer:
                     if piece is None:
                         return
                     self._claimed[me] = piece
-                    generation = self._begin_piece()
+                    if self._whole and self._part.done_bytes:  # a request for the whole begins anew
+                        self._part.restart(self._part.identity)
+                    generation = self._part.generation
                 try:
                     self._load(piece, generation)
                     failures = 0
@@ -149,12 +151,6 @@ class Transfer:
             with self._changed:
                 self._active -= 1
                 self._changed.notify_all()
-
-    def _begin_piece(self) -> int:
-        """The generation that a new piece belongs to; a request for the whole begins a new one."""
-        if self._whole and self._part.done_bytes:
-            self._part.restart(self._part.identity)
-        return self._part.generation
 
     def _progressed(self) -> bool:
         """Whether more bytes are there than ever before. Loading the same bytes again is no progress."""

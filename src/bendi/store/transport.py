@@ -12,12 +12,14 @@ import contextlib
 import ipaddress
 import json
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
@@ -265,9 +267,16 @@ def unreachable(url: str, error: Transient) -> DownloadError:
     )
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Reading the certificates takes longer than anything else in a small request: once per process is enough."""
+    return httpx.create_ssl_context()
+
+
 def _client(options: DownloadOptions) -> httpx.Client:
     try:
         return httpx.Client(
+            verify=_certificates(),
             follow_redirects=False,
             timeout=httpx.Timeout(options.stall_s, connect=options.connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=options.connections + 1),

@@ -32,7 +32,8 @@ def resolve(name: UrlName, transport: Transport) -> RemoteModel:
         ]
         files = [first if url == name.url else _file(url, transport, None) for url in urls]
     validator = first.sha256 or first.etag or first.last_modified or ""
-    return RemoteModel(name, store_folder(name), tuple(files), validator, quant_label(first.path))
+    plain = UrlName(name.url)  # what the user expects the hash to be is no part of the name
+    return RemoteModel(plain, store_folder(plain), tuple(files), validator, quant_label(first.path))
 
 
 def total_of(answer: Answer) -> int | None:

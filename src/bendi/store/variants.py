@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from bendi.errors import NotFoundError
 from bendi.i18n import _
+from bendi.store.names import typed
 from bendi.units import format_size
 
 PREFERENCE = ("Q4_K_M", "UD-Q4_K_M", "Q4_K_S", "UD-Q4_K_XL", "MXFP4", "Q5_K_M", "Q4_0", "Q8_0")
@@ -142,7 +143,7 @@ def choose(
 def menu(variants: Sequence[Variant], spell: Callable[[Variant, bool], str], limit: int = 40) -> str:
     """The commands that would take each of `variants`, one a line, with sizes."""
     labels = [variant.label for variant in variants]
-    names = [spell(variant, not variant.label or labels.count(variant.label) > 1) for variant in variants]
+    names = [typed(spell(variant, not variant.label or labels.count(variant.label) > 1)) for variant in variants]
     width = max(len(name) for name in names)
     lines = [
         f"bendi pull {name:<{width}}  {format_size(variant.size_bytes):>8}"
