@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from bendi import i18n
+from bendi.cli import argparse_texts
 from bendi.cli.main import VERBS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -20,6 +21,7 @@ HEADINGS = {"en": "# Commands", "zh": "# 命令"}
 def reference(language: str) -> str:
     """The page in `language`: the help of every verb, as the terminal shows it."""
     i18n.set_language(language)
+    argparse_texts.speak()
     parts = [HEADINGS[language]]
     for verb in VERBS:
         parser = argparse.ArgumentParser(

@@ -56,8 +56,20 @@ def test_what_is_stored_comes_back(path: Path) -> None:
         assert not store.notices
 
 
+def test_a_session_without_a_message_leaves_nothing(path: Path) -> None:
+    with contextlib.closing(SessionStore(path)) as store:
+        session = store.create("demo", settings={"system": "x"})
+        assert store.change(session.id, persona="p").persona == "p" == store.get(session.id).persona
+        assert store.messages(session.id) == [] == store.recent()
+        other = store.create("demo")
+        store.append(other.id, Message("user", "hi"))
+        assert [found.id for found in store.recent()] == [other.id]
+    with contextlib.closing(SessionStore(path)) as store, pytest.raises(NotFoundError):
+        store.get(session.id)
+
+
 def test_files_are_private(store: SessionStore, path: Path) -> None:
-    store.create("demo")
+    store.append(store.create("demo").id, Message("user", "hi"))
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     for file in path.parent.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
@@ -65,6 +77,8 @@ def test_files_are_private(store: SessionStore, path: Path) -> None:
 
 def test_ids_are_found_by_prefix(store: SessionStore) -> None:
     sessions = [store.create("demo") for _ in range(30)]
+    for session in sessions:
+        store.append(session.id, Message("user", "hi"))
     assert len({session.id for session in sessions}) == 30
     assert store.find(sessions[3].id[:8]).id == sessions[3].id
     assert store.find(sessions[3].id.upper()).id == sessions[3].id
@@ -86,6 +100,8 @@ def test_an_ambiguous_prefix_names_the_candidates(store: SessionStore) -> None:
 
 def test_recent_is_in_order_of_use(store: SessionStore) -> None:
     first, second = store.create("demo"), store.create("demo")
+    for session in (first, second):
+        store.append(session.id, Message("user", "hi"))
     assert [session.id for session in store.recent()] == [second.id, first.id]
     store.append(first.id, Message("user", "again"))
     assert [session.id for session in store.recent(1)] == [first.id]
@@ -227,9 +243,10 @@ def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, turns: list
     messages = [Message("user" if role == "user" else "assistant", text, thought) for role, text, thought in turns]
     with contextlib.closing(SessionStore(path)) as store:
         session = store.create("demo")
+        store.append(session.id, Message("user", "first"))
         for message in messages:
             store.append(session.id, message)
     path.unlink()  # what follows is read from the copies
     with contextlib.closing(SessionStore(path)) as store:
-        assert [stored.message for stored in store.messages(session.id)] == messages
+        assert [stored.message for stored in store.messages(session.id)][1:] == messages
         assert len(store.notices) == 1

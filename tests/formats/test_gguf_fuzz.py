@@ -124,6 +124,29 @@ def test_well_formed_nonsense(replaced: dict[str, tuple[int, object]]) -> None:
     outcome(made.build())
 
 
+class Shrinking:
+    """A file that loses its second half after some reads."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        self.size_bytes = len(data)
+        self._data = data
+        self._reads = reads
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        self._reads -= 1
+        end = min(offset + size_bytes, HEADER_BYTES // 2 if self._reads < 0 else self.size_bytes)
+        return self._data[offset : max(end, offset)]
+
+
+@pytest.mark.parametrize("reads", range(9))
+def test_a_file_that_changes_while_it_is_read(reads: int) -> None:
+    try:
+        read_gguf_from(Shrinking(SMALL.build(), reads), "x.gguf")
+    except ModelFileError:
+        return
+    assert reads > 3
+
+
 def test_a_sparse_giant(tmp_path: Path, bounded: Bounded) -> None:
     """A small header in front of terabytes of nothing, which claims that its vocabulary is there."""
     path = tmp_path / "giant.gguf"

@@ -123,8 +123,21 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         GOOD.add("llama.expert_count", U32, 4).add("llama.expert_used_count", U32, 0).build(),
         "uses 0 of 4 experts",
     ),
+    "experts of which none is used": (GOOD.add("llama.expert_count", U32, 4).build(), "uses 0 of 4 experts"),
+    "used experts that are not there": (GOOD.add("llama.expert_used_count", U32, 1).build(), "uses 1 of 0 experts"),
+    "groups of no experts": (GOOD.add("llama.expert_group_count", U32, 1).build(), "0 experts cannot be in 1 groups"),
+    "no groups used": (
+        GOOD.add("llama.expert_count", U32, 4)
+        .add("llama.expert_used_count", U32, 2)
+        .add("llama.expert_group_count", U32, 2)
+        .build(),
+        "uses 0 of 2 groups",
+    ),
     "expert groups": (
-        GOOD.add("llama.expert_count", U32, 4).add("llama.expert_group_count", U32, 3).build(),
+        GOOD.add("llama.expert_count", U32, 4)
+        .add("llama.expert_used_count", U32, 2)
+        .add("llama.expert_group_count", U32, 3)
+        .build(),
         "cannot be in 3 groups",
     ),
     "state size 0": (GOOD.add("llama.wkv.head_size", U32, 0).build(), "head_size is 0"),
@@ -154,11 +167,21 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "byte token empty": (with_token(258, "").build(), "token 258, '', should stand for a byte"),
     "byte token that is not a number": (with_token(3, "<0xGG>").build(), "should stand for a byte"),
     "too many byte tokens": (
-        GOOD.set(TOKENS, ARRAY, strings(["<0x00>"] * 260))
+        GOOD.set(
+            TOKENS, ARRAY, strings([*(f"<0x{n:02X}>" for n in range(256)), *(f"<0x{n:02x}>" for n in range(252, 256))])
+        )
         .set("tokenizer.ggml.token_type", ARRAY, Arr(I32, [6] * 260))
         .build(),
         "more than 256 tokens",
     ),
+    # Engines look tokens up by their text and stop the whole program where two are alike.
+    "token twice": (with_token(10, "<0x08>").build(), "has the token '<0x08>' twice"),
+    "negative epsilon": (GOOD.set("llama.attention.layer_norm_rms_epsilon", F32, -1e-5).build(), "epsilon is '-9.99"),
+    "epsilon that is not a number": (
+        GOOD.set("llama.attention.layer_norm_rms_epsilon", F32, float("nan")).build(),
+        "epsilon is 'nan'",
+    ),
+    "byte tokens of a WordPiece tokenizer": (GOOD.set("tokenizer.ggml.model", STRING, "bert").build(), "WordPiece"),
     "normalization table too short": (with_charsmap(b"\1\0\0\0").build(), "normalization table"),
     "normalization table that claims more": (with_charsmap(struct.pack("<I", 64) + bytes(64)).build(), "normalization"),
     "normalization table without an end": (with_charsmap(struct.pack("<I", 4) + b"\0\0\0\0x").build(), "normalization"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from bendi.errors import ModelFileError, NotFoundError
 from bendi.formats import FileSource, GgufArray, GgufFile, MemorySource, read_gguf, read_gguf_from
+from bendi.formats.gguf_cursor import first_duplicate
 from bendi.units import MIB
 
 Read = Callable[[bytes], GgufFile]
@@ -111,7 +112,7 @@ def test_a_large_vocabulary_is_not_kept(bounded: Callable[..., AbstractContextMa
         .add("tokenizer.ggml.merges", ARRAY, strings(f"to ken{index}" for index in range(count)))
         .build()
     )
-    with bounded(8 * MIB):
+    with bounded(24 * MIB):
         gguf = read(made)
     array = gguf.array("tokenizer.ggml.tokens")
     assert array is not None
@@ -163,6 +164,11 @@ def test_recurrent_models_have_no_heads(read: Read) -> None:
     made = llama().set("llama.attention.head_count", U32, 0).set("llama.attention.head_count_kv", U32, 0)
     gguf = read(made.add("llama.ssm.conv_kernel", U32, 4).build())
     assert gguf.integer("llama.attention.head_count") == 0
+
+
+def test_a_dense_model_that_counts_one_expert(read: Read) -> None:
+    keys = [("general.architecture", (STRING, "hunyuan-dense")), ("hunyuan-dense.expert_count", (U32, 1))]
+    assert read(Gguf(keys=keys).build()).integer("hunyuan-dense.expert_count") == 1
 
 
 def test_real_file(stories_model: Path) -> None:
@@ -219,3 +225,23 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         os.truncate(path, 100)
         with pytest.raises(ModelFileError, match="truncated"):
             read_gguf_from(source, path.name)
+
+
+def _first_twice(items: list[bytes]) -> bytes | None:
+    return next((item for index, item in enumerate(items) if item and item in items[:index]), None)
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"\xff"]) | st.binary(max_size=3), max_size=20))
+def test_duplicates_in_a_vocabulary(items: list[bytes]) -> None:
+    data = b"".join(struct.pack("<Q", len(item)) + item for item in items)
+    array = GgufArray("str", len(items), 3, len(data))
+    assert first_duplicate(MemorySource(b"???" + data), "little", array) == _first_twice(items)
+
+
+def test_duplicates_across_windows() -> None:
+    items = [bytes([65 + index]) * (MIB // 3) for index in range(8)]
+    for twice in (0, 3, 7):
+        with_twice = [*items, items[twice], b"end"]
+        data = b"".join(struct.pack("<Q", len(item)) + item for item in with_twice)
+        array = GgufArray("str", len(with_twice), 0, len(data))
+        assert first_duplicate(MemorySource(data), "little", array) == items[twice]

@@ -85,6 +85,11 @@ def test_names_cannot_move_the_cursor(read: Read, text: str) -> None:
     assert all(isinstance(line, str) and line.isprintable() and line[0] + line[-1] == "ab" for line in shown)
 
 
+@pytest.mark.parametrize(("value", "languages"), [("zh", ("zh",)), ("", ())])
+def test_languages_as_one_text(read: Read, value: str, languages: tuple[str, ...]) -> None:
+    assert model_info(read(llama().set("general.languages", STRING, value).build())).languages == languages
+
+
 def test_names_are_short(read: Read) -> None:
     info = model_info(read(llama().set("general.name", STRING, "长" * 10_000).build()))
     assert len(info.name) == 500

@@ -145,6 +145,7 @@ class LoopbackServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_side: ClassVar[LoopbackServer]
 
     def log_message(self, format: str, *args: Any) -> None:

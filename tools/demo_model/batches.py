@@ -24,7 +24,7 @@ class Options:
     """How conversations become rows."""
 
     dropout: float = 0.1  # of BPE merges, in half of the questions
-    cut: float = 0.5  # share of conversations whose last answer is cut short: the choice of the answer costs few tokens
+    cut: float = 0.75  # share of conversations whose last answer is cut short: the choice of the answer costs few tokens
     max_tokens: int = 2048
     batch_tokens: int = 6144
 

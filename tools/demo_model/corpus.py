@@ -15,7 +15,17 @@ from dataclasses import dataclass
 from . import memory_table as table
 from .augment import Augmenter
 from .negatives import Negatives
-from .topics import LANGUAGES, UNKNOWN, load_lexicon, load_topics, load_unknown, split_holdout
+from .topics import (
+    LANGUAGES,
+    PARAPHRASES,
+    UNKNOWN,
+    TopicError,
+    load_lexicon,
+    load_topics,
+    load_unknown,
+    normalise,
+    split_holdout,
+)
 
 MEMORY_TABLE = "memory_table"
 FORWARD = {
@@ -100,7 +110,7 @@ class Mix:
     table: float = 0.14
     fits: float = 0.02
     system: float = 0.4
-    turns: tuple[float, ...] = (0.62, 0.22, 0.11, 0.05)
+    turns: tuple[float, ...] = (0.76, 0.15, 0.06, 0.03)
     long: float = 0.004
     switch_language: float = 0.15
     joined: float = 0.04
@@ -124,6 +134,14 @@ class Corpus:
                 kept, held = split_holdout(entry.questions, count)
                 self.questions[topic.id, lang] = kept
                 self.held += [Exchange(topic.id, lang, question, entry.answer) for question in held]
+        known = {topic.id for topic in self.topics}
+        for lang, more in load_lexicon(PARAPHRASES).items():
+            if not known >= more.keys():
+                raise TopicError(f"paraphrases of unknown topics: {sorted(more.keys() - known)}")
+            for name, extra in more.items():
+                held_back = {normalise(e.question) for e in self.held}
+                fresh = [question for question in extra if normalise(question) not in held_back]
+                self.questions[name, lang] = tuple(dict.fromkeys((*self.questions[name, lang], *fresh)))
         self.negatives = Negatives({lang: self.questions[UNKNOWN, lang] for lang in LANGUAGES})
         self._answers = {(t.id, lang): t.entries[lang].answer for t in (*self.topics, self.unknown) for lang in LANGUAGES}
 

@@ -13,8 +13,10 @@ TOPICS_DIR = HERE / "topics"
 LEXICON_DIR = HERE / "lexicon"
 LANGUAGES = ("en", "zh")
 UNKNOWN = "unknown"
+PARAPHRASES = "paraphrases"
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
+_SEPARATOR = (re.compile(r"\n"), re.compile(r"[\n|]"))
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
@@ -84,11 +86,11 @@ def load_unknown(folder: Path = TOPICS_DIR) -> Topic:
 
 
 def load_lexicon(name: str) -> dict[str, dict[str, list[str]]]:
-    """Read `lexicon/<name>.toml`: language -> key -> list of strings. Blocks of text become one item per line."""
+    """Read `lexicon/<name>.toml`: language -> key -> list of strings. One item per line, in the paraphrases also by "|"."""
     raw = tomllib.loads((LEXICON_DIR / f"{name}.toml").read_text(encoding="utf-8"))
     return {
         lang: {
-            key: [line.strip() for line in value.splitlines() if line.strip()] if isinstance(value, str) else list(value)
+            key: [line.strip() for line in _SEPARATOR[name == PARAPHRASES].split(value) if line.strip()]
             for key, value in table.items()
         }
         for lang, table in raw.items()

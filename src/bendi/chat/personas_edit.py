@@ -22,6 +22,20 @@ def save_persona(path: Path, persona: Persona) -> None:
     check_name(persona.name)
     text = _read(path)
     parse_personas(text, path)
+    try:
+        result = _with_persona(text, persona)
+    except tomlkit.exceptions.TOMLKitError as error:
+        raise _not_added(path, persona) from error
+    written = parse_personas(result, path).get(persona.name)
+    if written is None or (written.system, dict(written.values)) != (persona.system, dict(persona.values)):
+        raise _not_added(path, persona)
+    try:
+        write_durably(path, result.encode("utf-8"))
+    except OSError as error:
+        raise DataError(_("{path} cannot be written: {error}").format(path=path, error=error)) from error
+
+
+def _with_persona(text: str, persona: Persona) -> str:
     document = tomlkit.parse(text)
     section = document.get(persona.name)
     if section is None:
@@ -33,21 +47,18 @@ def save_persona(path: Path, persona: Persona) -> None:
     for key, value in wanted.items():
         if section.get(key) != value:
             section[key] = _item(value)
-    result = tomlkit.dumps(document)
-    written = parse_personas(result, path).get(persona.name)
-    if written is None or (written.system, dict(written.values)) != (persona.system, dict(persona.values)):
-        raise DataError(
-            _("The persona {name} could not be added to {path}.").format(name=persona.name, path=path),
-            hint=_("Add it by hand: `bendi persona edit {name}`.").format(name=persona.name),
-        )
-    try:
-        write_durably(path, result.encode("utf-8"))
-    except OSError as error:
-        raise DataError(_("{path} cannot be written: {error}").format(path=path, error=error)) from error
+    return tomlkit.dumps(document)
+
+
+def _not_added(path: Path, persona: Persona) -> DataError:
+    return DataError(
+        _("The persona {name} could not be added to {path}.").format(name=persona.name, path=path),
+        hint=_("Add it by hand: `bendi persona edit {name}`.").format(name=persona.name),
+    )
 
 
 def _item(value: object) -> object:
-    if isinstance(value, str) and "\n" in value:
+    if isinstance(value, str) and "\n" in value and "\r" not in value:  # readers take both line ends for one
         return tomlkit.string(value, multiline=True)
     if isinstance(value, dict):
         table = tomlkit.inline_table()

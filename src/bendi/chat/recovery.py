@@ -8,6 +8,7 @@ database is taken over as well. The damaged files are set aside under a name wit
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import struct
@@ -188,12 +189,14 @@ def _salvage(files: Files, target: sqlite3.Connection) -> int:
             target.execute("BEGIN")
             for table in KEYS:
                 for row in _readable_rows(source, table):
-                    with contextlib.suppress(DataError):
+                    # A row from a damaged page may hold anything, also what a sound database never does.
+                    with contextlib.suppress(DataError, ValueError, TypeError, sqlite3.DatabaseError):
+                        json.loads(row["settings" if table == "sessions" else "extra"])
                         _put_with_session(target, table, row)
             target.execute("COMMIT")
             try:
                 return read_meta(source).get("seq", 0)
-            except (sqlite3.Error, ValueError):
+            except sqlite3.Error:
                 return 0
 
 

@@ -80,7 +80,10 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, int]:
     """The numbers in `meta`; empty where the table does not exist. Raises sqlite3.DatabaseError."""
     if not _exists(connection, "meta"):
         return {}
-    return {str(row[0]): int(row[1]) for row in connection.execute("SELECT key, value FROM meta")}
+    rows = connection.execute("SELECT key, value FROM meta").fetchall()
+    if not all(isinstance(row[0], str) and isinstance(row[1], int) for row in rows):
+        raise sqlite3.DatabaseError(_("its numbers are damaged"))
+    return {row[0]: row[1] for row in rows}
 
 
 def write_meta(connection: sqlite3.Connection, **values: int) -> None:

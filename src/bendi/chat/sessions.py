@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 
 from bendi.chat.database import Database
 from bendi.chat.journal import Change
-from bendi.errors import NotFoundError, UsageError
+from bendi.errors import DataError, NotFoundError, UsageError
 from bendi.i18n import _
 from bendi.messages import Message, Role, ToolCall
 
@@ -86,24 +86,24 @@ class SessionStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database = Database(path)
-
-    @property
-    def notices(self) -> Sequence[str]:
-        return self._database.notices
+        self._drafts: dict[str, Session] = {}  # created, but without a message yet
+        self.notices: Sequence[str] = self._database.notices
 
     def close(self) -> None:
         self._database.close()
 
     def create(self, model: str, *, persona: str = "", settings: Mapping[str, Any] | None = None) -> Session:
+        """A new session. It is on disk from its first message on: one without any is not worth keeping."""
         now_s = time.time()
         session_id = "".join(secrets.choice(_ID_ALPHABET) for _number in range(_ID_CHARS))
         session = Session(session_id, "", _clean(model), _clean(persona), dict(settings or {}), now_s, now_s)
-        row = _session_row(session)
-        self._database.write(lambda _connection: Change(rows=(("sessions", row),)))
+        self._drafts[session_id] = session
         return session
 
     def get(self, session_id: str) -> Session:
         """The session with exactly this id. Raises NotFoundError."""
+        if session_id in self._drafts:
+            return self._drafts[session_id]
         rows = self._database.read(f"{_SESSIONS} WHERE s.id = ? GROUP BY s.id", (_clean(session_id),))
         if not rows:
             raise _not_found(session_id)
@@ -168,8 +168,11 @@ class SessionStore:
 
     def change(self, session_id: str, **fields: Any) -> Session:
         """Sets some of `title`, `model`, `persona`, `settings`."""
+        if session_id in self._drafts:
+            self._drafts[session_id] = replace(self._drafts[session_id], **fields)
+            return self._drafts[session_id]
         values = {name: _json(value) if name == "settings" else _clean(value) for name, value in fields.items()}
-        self._database.write(lambda connection: Change(rows=(_touched(connection, session_id, values),)))
+        self._database.write(lambda connection: Change(rows=(_touched(_found_row(connection, session_id), values),)))
         return self.get(session_id)
 
     def messages(self, session_id: str, *, superseded: bool = False) -> list[StoredMessage]:
@@ -202,10 +205,12 @@ class SessionStore:
             )
             made.append(stored)
             title = _title(message.content) if message.role == "user" else ""
-            session = _touched(connection, session_id, title=title)
-            return Change(rows=(session, ("messages", _message_row(stored))))
+            draft = self._drafts.get(session_id)
+            row = _session_row(draft) if draft else _found_row(connection, session_id)
+            return Change(rows=(_touched(row, title=title), ("messages", _message_row(stored))))
 
         self._database.write(build)
+        self._drafts.pop(session_id, None)
         return made[-1]
 
     def rewrite(
@@ -215,7 +220,7 @@ class SessionStore:
         new = replace(stored, message=message, state=state, details=stored.details if details is None else details)
         row = _message_row(new)
         self._database.write(
-            lambda connection: Change(rows=(_touched(connection, new.session_id), ("messages", row)))
+            lambda connection: Change(rows=(_touched(_found_row(connection, new.session_id)), ("messages", row)))
         )
         return new
 
@@ -230,7 +235,7 @@ class SessionStore:
             ).fetchall()
             count[0] = len(rows)
             changed = [("messages", {**dict(row), "superseded": 1}) for row in rows]
-            return Change(rows=(_touched(connection, session_id), *changed))
+            return Change(rows=(_touched(_found_row(connection, session_id)), *changed))
 
         self._database.write(build)
         return count[0]
@@ -241,6 +246,8 @@ class SessionStore:
         False when another process reads at this moment: the bytes are then removed at the next start.
         """
         ids = tuple(session_ids)
+        for session_id in ids:
+            self._drafts.pop(session_id, None)
         self._database.write(lambda _connection: Change(delete=ids))
         return self._database.purge()
 
@@ -272,7 +279,7 @@ def _not_found(session_id: str) -> NotFoundError:
 
 def _session(row: sqlite3.Row) -> Session:
     return Session(
-        row["id"], row["title"], row["model"], row["persona"], json.loads(row["settings"]), row["created_s"],
+        row["id"], row["title"], row["model"], row["persona"], _parsed(row["settings"]), row["created_s"],
         row["updated_s"], row["messages"],
     )  # fmt: skip
 
@@ -289,23 +296,26 @@ def _session_row(session: Session) -> dict[str, Any]:
     }
 
 
-def _touched(
-    connection: sqlite3.Connection, session_id: str, values: Mapping[str, str] | None = None, *, title: str = ""
-) -> tuple[str, dict[str, Any]]:
-    """The session's row as used just now. Raises NotFoundError when it was deleted meanwhile."""
+def _found_row(connection: sqlite3.Connection, session_id: str) -> dict[str, Any]:
     found = connection.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
     if found is None:
         raise NotFoundError(
             _("the session {id} has been deleted").format(id=session_id),
             hint=_("`bendi session list` shows the others."),
         )
-    row = dict(found)
+    return dict(found)
+
+
+def _touched(
+    row: Mapping[str, Any], values: Mapping[str, str] | None = None, *, title: str = ""
+) -> tuple[str, dict[str, Any]]:
+    """A session's row as used just now."""
     changed = {"title": row["title"] or title, "updated_s": max(time.time(), row["updated_s"])}
-    return "sessions", row | changed | dict(values or {})
+    return "sessions", {**row, **changed, **(values or {})}
 
 
 def _stored(row: sqlite3.Row) -> StoredMessage:
-    extra = json.loads(row["extra"])
+    extra = _parsed(row["extra"])
     calls = tuple(ToolCall(**call) for call in extra.pop("tool_calls", ()))
     message = Message(
         cast(Role, row["role"]), row["content"], row["reasoning"], calls, str(extra.pop("tool_call_id", ""))
@@ -338,6 +348,19 @@ def _message_row(stored: StoredMessage) -> dict[str, Any]:
         "extra": _json(extra),
         "created_s": stored.created_s,
     }
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise DataError(
+            _("A session in the database is damaged: {text!r}").format(text=text[:80]),
+            hint=_("`bendi session list` shows the others; `bendi session rm` deletes it."),
+        )
+    return value
 
 
 def _json(value: Mapping[str, Any]) -> str:

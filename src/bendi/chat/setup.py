@@ -6,6 +6,9 @@ change lives in the session's settings, `{"system": text, "set": {name: value}}`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from bendi.chat.memory import Sessions
 from bendi.chat.parameters import PARAMETERS, Parameters, Policy, check_value, join
 from bendi.chat.personas import NO_PERSONA, Persona, PersonaBook
@@ -49,6 +52,20 @@ class Setup:
     def policy(self) -> Policy:
         return self.parameters.policy or self._default_policy
 
+    def adopt(self, model: str, persona: Persona | None, system: str | None, values: Mapping[str, Any]) -> None:
+        """What a command line says, over what the session had; None and empty leave that as it is."""
+        session = self.session
+        settings = dict(session.settings)
+        if persona:
+            settings.pop("system", None)
+        if system is not None:
+            settings["system"] = system
+        if values:
+            settings["set"] = _joined(settings.get("set", {}), values)
+        wanted = {"model": model, "persona": persona.name if persona else session.persona, "settings": settings}
+        if wanted != {name: getattr(session, name) for name in wanted}:
+            self._sessions.change(self.session_id, **wanted)
+
     def use_persona(self, name: str) -> Persona | None:
         """Switches, from the next message on; `"none"` ends it. The persona's system prompt replaces `/system`'s.
 
@@ -68,10 +85,17 @@ class Setup:
         """Sets one parameter for this session; None: the persona's or the model's own again. Raises UsageError."""
         if name not in PARAMETERS:
             check_value(name, value)
-        chosen = {key: old for key, old in self.session.settings.get("set", {}).items() if key != name}
-        if value is not None:
-            checked = check_value(name, value)
-            if name == "template_options":
-                checked = {**self.session.settings.get("set", {}).get(name, {}), **checked}
-            chosen[name] = checked
+        chosen = dict(self.session.settings.get("set", {}))
+        if value is None:
+            chosen.pop(name, None)
+        else:
+            chosen = _joined(chosen, {name: check_value(name, value)})
         self._sessions.change(self.session_id, settings={**self.session.settings, "set": chosen})
+
+
+def _joined(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Later values win; template options are joined key by key."""
+    joined = {**old, **new}
+    if "template_options" in new:
+        joined["template_options"] = {**old.get("template_options", {}), **new["template_options"]}
+    return joined

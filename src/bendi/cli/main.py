@@ -77,9 +77,12 @@ def _run_verb(name: str, arguments: Sequence[str]) -> int:
     import argparse
     import importlib
 
+    from bendi.cli import argparse_texts
+
     verb = next((verb for verb in VERBS if verb.name == name), None)
     if verb is None:
         return _unknown_verb(name)
+    argparse_texts.speak()
     module = importlib.import_module(f"bendi.cli.{verb.module}")
     parser = argparse.ArgumentParser(prog=f"bendi {verb.name}", description=_(verb.summary), allow_abbrev=False)
     module.configure(parser)

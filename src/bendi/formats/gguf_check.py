@@ -4,30 +4,35 @@ allocate by without asking. Each check stands for a crash or an overflow that so
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from array import array
 from collections.abc import Iterator, Mapping
 
 from bendi.errors import ModelFileError
-from bendi.formats.gguf_cursor import MAX_TEXT_BYTES, Cursor, hostile_hint, quoted
+from bendi.formats.gguf_cursor import MAX_TEXT_BYTES, Cursor, first_duplicate, hostile_hint, quoted
 from bendi.formats.gguf_types import ByteOrder, GgufArray, GgufFile
 from bendi.formats.source import ByteSource
 from bendi.i18n import _
 
-MAX_LAYERS = 4096
+MAX_LAYERS = 512
+MAX_EXPERTS = 1024
+"""More make llama.cpp stop the whole program (`LLAMA_MAX_LAYERS`, `LLAMA_MAX_EXPERTS` in `src/llama-hparams.h`)."""
 _MAX_WIDTH = 2**24
 _MAX_CONTEXT_TOK = 2**31 - 1
 _RANGES: Mapping[str, tuple[int, int]] = {
     "block_count": (1, MAX_LAYERS),
     "context_length": (1, _MAX_CONTEXT_TOK),
     "embedding_length": (1, _MAX_WIDTH),
+    "embedding_length_out": (0, _MAX_WIDTH),
     "feed_forward_length": (0, _MAX_WIDTH),
     "vocab_size": (0, _MAX_WIDTH),
-    "expert_count": (0, 65536),
-    "expert_used_count": (0, 65536),
-    "expert_group_count": (0, 65536),
-    "experts_per_group": (1, 65536),
+    "expert_count": (0, MAX_EXPERTS),
+    "expert_used_count": (0, MAX_EXPERTS),
+    "expert_group_count": (0, MAX_EXPERTS),
+    "expert_group_used_count": (0, MAX_EXPERTS),
+    "experts_per_group": (1, MAX_EXPERTS),
     "nextn_predict_layers": (0, MAX_LAYERS),
     "full_attention_interval": (1, MAX_LAYERS),
     "attention.head_count": (0, 65536),
@@ -46,6 +51,7 @@ _RANGES: Mapping[str, tuple[int, int]] = {
 """Smallest and largest value of `{architecture}.{key}`, wherever a file has it."""
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 _NEVER_ARRAYS = ("block_count", "context_length", "embedding_length")
+_EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 
 _TOKENS = "tokenizer.ggml.tokens"
 _NO_TOKEN = 2**32 - 1
@@ -62,6 +68,8 @@ _DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
     "plamo2": {"bos": 1, "eos": 2, "unknown": 0},
 }
 """The ids that llama.cpp takes where the file names none, by tokenizer (`src/llama-vocab.cpp`, `load`)."""
+_MAX_COMPARED = 2**19
+"""Vocabularies beyond this size are not searched for duplicates, which takes memory; the largest has 2**18 tokens."""
 _BYTE_TYPE = 6
 _BYTE_TOKEN = re.compile(rb"<0x[0-9A-Fa-f]{2}>")
 _CHUNK = 65536
@@ -98,6 +106,12 @@ def _check_architecture(gguf: GgufFile) -> None:
                 _("{key} has {count} elements for {layers} layers").format(
                     key=f"{architecture}.{name}", count=len(values[name]), layers=layers
                 )
+            )
+    for name in _EPSILONS:
+        epsilon = gguf.metadata.get(f"{architecture}.attention.{name}", 0.0)
+        if not isinstance(epsilon, float) or not 0 <= epsilon < math.inf:
+            raise _impossible(
+                _("{key} is {value}").format(key=f"{architecture}.attention.{name}", value=quoted(str(epsilon)))
             )
     _check_heads(gguf, architecture, values)
     _check_experts(architecture, values)
@@ -154,13 +168,19 @@ def _check_heads(gguf: GgufFile, architecture: str, values: Mapping[str, tuple[i
 
 
 def _check_experts(architecture: str, values: Mapping[str, tuple[int, ...]]) -> None:
-    count = max(values["expert_count"], default=0)
-    used = max(values["expert_used_count"], default=0)
-    groups = max(values["expert_group_count"], default=0)
-    if used > max(count, 1) or (count > 1 and values["expert_used_count"] and not used):
+    """The conditions under which `llama_model_base::load_hparams` of llama.cpp stops the whole program."""
+    count, used, groups, groups_used = (
+        max(values[name], default=0)
+        for name in ("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count")
+    )
+    if architecture.startswith("hunyuan") and count <= 1:
+        return  # these count the one feed-forward network of a dense model as an expert
+    if used > count or (count and not used):
         raise _impossible(_("it uses {used} of {count} experts").format(used=used, count=count))
-    if groups > 1 and (groups >= count or count % groups):
+    if (groups and groups >= count) or (groups > 1 and count % groups):
         raise _impossible(_("its {count} experts cannot be in {groups} groups").format(count=count, groups=groups))
+    if groups > 1 and not 0 < groups_used < groups:
+        raise _impossible(_("it uses {used} of {count} groups of experts").format(used=groups_used, count=groups))
 
 
 def _check_tokenizer(gguf: GgufFile, source: ByteSource) -> None:
@@ -187,8 +207,12 @@ def _check_tokenizer(gguf: GgufFile, source: ByteSource) -> None:
             )
     if tokens:
         _check_special_ids(gguf, count)
+        twice = first_duplicate(source, gguf.byte_order, tokens) if count <= _MAX_COMPARED else None
+        if twice is not None:
+            text = quoted(twice[:80].decode(errors="replace"))
+            raise _impossible(_("its vocabulary has the token {text} twice").format(text=text))
         if types:
-            _check_byte_tokens(source, gguf.byte_order, tokens, types)
+            _check_byte_tokens(gguf, source, tokens, types)
     _check_charsmap(gguf, source)
 
 
@@ -216,11 +240,13 @@ def _check_special_ids(gguf: GgufFile, count: int) -> None:
             )
 
 
-def _check_byte_tokens(source: ByteSource, order: ByteOrder, tokens: GgufArray, types: GgufArray) -> None:
+def _check_byte_tokens(gguf: GgufFile, source: ByteSource, tokens: GgufArray, types: GgufArray) -> None:
     """Tokens of the type BYTE must be `<0x00>` to `<0xFF>`: engines use the digits as an index."""
-    cursor = Cursor(source, order, tokens.offset)
+    cursor = Cursor(source, gguf.byte_order, tokens.offset)
     at = 0
-    for found, index in enumerate(_byte_token_indices(source, order, types)):
+    for found, index in enumerate(_byte_token_indices(source, gguf.byte_order, types)):
+        if gguf.text("tokenizer.ggml.model") == "bert":
+            raise _impossible(_("it has tokens that stand for a byte, which a WordPiece tokenizer has not"))
         if found >= 256:
             raise _impossible(_("it has more than 256 tokens that stand for a byte"))
         cursor.skip_strings(index - at)
@@ -236,8 +262,13 @@ def _check_byte_tokens(source: ByteSource, order: ByteOrder, tokens: GgufArray, 
 
 def _byte_token_indices(source: ByteSource, order: ByteOrder, types: GgufArray) -> Iterator[int]:
     for first in range(0, types.count, _CHUNK):
-        chunk = array("i")
-        chunk.frombytes(source.read_at(types.offset + first * 4, min(_CHUNK, types.count - first) * 4))
+        size_bytes = min(_CHUNK, types.count - first) * 4
+        raw = source.read_at(types.offset + first * 4, size_bytes)
+        if len(raw) != size_bytes:
+            raise ModelFileError(
+                _("it changed while it was read"), hint=_("Wait until whatever writes the file is done.")
+            )
+        chunk = array("i", raw)
         if order != sys.byteorder:
             chunk.byteswap()
         if chunk.count(_BYTE_TYPE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from bendi.errors import ModelFileError
 from bendi.formats.gguf_types import ByteOrder, GgufArray
@@ -46,6 +45,8 @@ class Cursor:
         return self._source.size_bytes - self.position
 
     def take(self, size_bytes: int) -> bytes:
+        if size_bytes > MAX_TEXT_BYTES:
+            raise _long_string(size_bytes)
         self._need(size_bytes)
         first = self.position - self._start
         self.position += size_bytes
@@ -86,6 +87,27 @@ class Cursor:
             at += 8 + length
         self.skip(self._start + at - self.position)
 
+    def hash_strings(self, count: int, hashes: set[int]) -> int:
+        """Adds the hashes of the next `count` strings to `hashes`; returns how many of the strings are empty."""
+        self._need(0)
+        unpack, add, empty = struct.Struct("<Q" if self.order == "little" else ">Q").unpack_from, hashes.add, 0
+        window, at, size = self._window, self.position - self._start, len(self._window)
+        for _index in range(count):
+            end = at + 8 + (unpack(window, at)[0] if at + 8 <= size else size)
+            if end > size:
+                # Not all of it is in the window: take it the slow way, which moves the window.
+                self.position = self._start + at
+                text = self.take(self.integer("Q"))
+                window, at, size = self._window, self.position - self._start, len(self._window)
+            else:
+                text = window[at + 8 : end]
+                at = end
+            if text:
+                add(hash(text))
+            else:
+                empty += 1
+        return empty
+
     def _need(self, size_bytes: int) -> None:
         first = self.position - self._start
         if first >= 0 and first + size_bytes <= len(self._window):
@@ -113,8 +135,19 @@ def _long_string(length: int) -> ModelFileError:
     )
 
 
-def read_strings(source: ByteSource, order: ByteOrder, array: GgufArray) -> Iterator[bytes]:
-    """The strings of `array`, one after another."""
+def first_duplicate(source: ByteSource, order: ByteOrder, array: GgufArray) -> bytes | None:
+    """The first string of `array` that stands there a second time; empty strings do not count. None: all differ.
+
+    Only hashes are kept, 64 bytes a string.
+    """
+    seen: set[int] = set()
+    if Cursor(source, order, array.offset).hash_strings(array.count, seen) + len(seen) == array.count:
+        return None
     cursor = Cursor(source, order, array.offset)
+    seen.clear()
     for _index in range(array.count):
-        yield cursor.take(cursor.integer("Q"))
+        text = cursor.take(cursor.integer("Q"))
+        if text and hash(text) in seen:
+            return text
+        seen.add(hash(text))
+    return None

@@ -107,7 +107,7 @@ def model_info(gguf: GgufFile, *more: GgufFile) -> ModelInfo:
         chat_template=template,
         chat_template_sha256=template and hashlib.sha256(template.encode()).hexdigest(),
         licence=_line(gguf.text("general.license")),
-        languages=_lines(gguf.array("general.languages")),
+        languages=_languages(gguf),
         general=_general(gguf),
         split_no=gguf.integer("split.no"),
         split_count=gguf.integer("split.count"),
@@ -153,9 +153,11 @@ def _general(gguf: GgufFile) -> dict[str, Scalar | tuple[Scalar, ...]]:
     return facts
 
 
-def _lines(array: GgufArray | None) -> tuple[str, ...]:
-    values = array.values if array is not None else None
-    return tuple(_line(value) for value in values or () if isinstance(value, str))
+def _languages(gguf: GgufFile) -> tuple[str, ...]:
+    """An array of codes; a single text in some files."""
+    array = gguf.array("general.languages")
+    values = (gguf.text("general.languages"),) if array is None else array.values or ()
+    return tuple(_line(value) for value in values if isinstance(value, str) and value)
 
 
 def _line(text: str) -> str:

@@ -13,7 +13,10 @@ from bendi.i18n import _
 
 
 class ByteSource(Protocol):
-    """Bytes that can be read in ranges: a file, memory, or a remote file read with HTTP ranges."""
+    """Bytes that can be read in ranges: a file, memory, or a remote file read with HTTP ranges.
+
+    Readers go forwards in steps of about 1 MiB, and over the vocabulary a second time: a slow source should remember.
+    """
 
     @property
     def size_bytes(self) -> int:

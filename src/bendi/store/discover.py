@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from bendi.errors import UsageError
+from bendi.store.journal import part_path
 from bendi.store.manifest import manifest_layers
 from bendi.store.names import OllamaName, RepoName, format_name, is_sha256, parse_name
 from bendi.store.record import RECORD_NAME, Entry, entry_paths, read_record
@@ -178,6 +179,7 @@ def ollama_spellings(name: OllamaName) -> frozenset[str]:
 
 
 def _recorded(folder: Path, entry: Entry) -> LocalModel:
+    entry, complete = _state(folder, entry)
     paths = tuple(entry_paths(folder, entry))
     there = all(_size_bytes(path) == file.size_bytes for path, file in zip(paths, entry.files, strict=True))
     return LocalModel(
@@ -188,12 +190,22 @@ def _recorded(folder: Path, entry: Entry) -> LocalModel:
         origin="bendi" if entry.external is None else "registered",
         owned=entry.external is None and entry.how != "in place",
         label=quant_label(entry.files[0].path),
-        complete=entry.complete and there,
+        complete=complete and there,
         sha256=tuple(file.sha256 for file in entry.files),
         spellings=_recorded_spellings(entry),
         folder=folder,
         entry=entry,
     )
+
+
+def _state(folder: Path, entry: Entry) -> tuple[Entry, bool]:
+    """The entry that holds now, and whether its model is whole: an installation may have broken off (`install`)."""
+    if entry.next is None:
+        return entry, entry.complete
+    waiting = [part_path(path).exists() for path in entry_paths(folder, entry.next)]
+    if all(waiting):
+        return entry, entry.complete
+    return entry.next, not any(waiting)
 
 
 def _recorded_spellings(entry: Entry) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """The one downloader: a remote file into `<target>.part`, verified, ready to get its name.
 
 Every way to end (a break, Ctrl-C, a full disk, a kill) leaves a part and a journal from which the next attempt
-continues. Only bytes whose size and hash are what was promised, and which are a sound model file, are ever installed.
+continues. Only bytes whose size and hash are what was promised, and which are a sound model file, pass; `install`
+gives them their names.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from bendi.errors import HashMismatch, ModelFileError
 from bendi.formats.gguf import read_gguf
 from bendi.i18n import _
-from bendi.store.disk import hash_file, store_error, sync_folder
-from bendi.store.journal import Identity, PartFile, journal_path, remove_part
+from bendi.store.disk import hash_file, store_error
+from bendi.store.journal import Identity, PartFile, remove_part
 from bendi.store.progress import Phase
 from bendi.store.remote import RemoteFile
 from bendi.store.transfer import Transfer
@@ -44,16 +45,6 @@ def fetch(file: RemoteFile, target: Path, transport: Transport, on_bytes: Callab
     finally:
         part.close()
     return part
-
-
-def install(part: PartFile, target: Path) -> None:
-    """Gives a verified part its name. What had that name before is replaced in one step."""
-    try:
-        part.path.replace(target)
-        journal_path(target).unlink(missing_ok=True)
-    except OSError as error:
-        raise store_error(error, target) from error
-    sync_folder(target.parent)
 
 
 def _verified(part: PartFile, target: Path, on_bytes: Callable[[int], None]) -> str:

@@ -60,9 +60,11 @@ def locked(
     try:
         yield
     finally:
-        if not shared and sys.platform != "win32":
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            if not shared and sys.platform != "win32":
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _acquire(path: Path, shared: bool, wait: bool, on_wait: Callable[[], None] | None) -> int:

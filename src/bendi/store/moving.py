@@ -28,6 +28,7 @@ from bendi.settings import Settings, load_settings
 from bendi.store.discover import LocalModel, scan_root
 from bendi.store.disk import hash_file, make_folder, remove_empty_folders, require_space, store_error, write_atomic
 from bendi.store.importing import copy_file
+from bendi.store.install import finish_installs
 from bendi.store.journal import journal_path, part_path
 from bendi.store.lock import STORE_LOCK_NAME, locked
 from bendi.store.progress import Meter, Progress
@@ -35,7 +36,6 @@ from bendi.store.record import drop_entry, entry_texts, put_entry
 from bendi.units import MIB
 
 MOVE_NOTE_NAME = ".bendi-move.json"
-_RESERVE_BYTES = 256 * MIB
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,14 @@ class Moved:
 
 
 def move_store(
-    settings: Settings, new_root: Path, on_progress: Callable[[Progress], None] = lambda _progress: None
+    settings: Settings,
+    new_root: Path,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    reserve_bytes: int = 256 * MIB,
 ) -> Moved:
     """Moves all models that bendi brought from the first models folder to `new_root`, and makes that the first.
+
+    `reserve_bytes`: what must stay free on the new disk.
 
     Raises UsageError (a folder that cannot be meant, or `BENDI_MODELS` decides instead of the settings file),
     StoreError (space, permission, another bendi at work). Whatever happens, every model stays usable.
@@ -64,6 +69,7 @@ def move_store(
     _check_roots(settings, old_root, new_root)
     make_folder(new_root)
     with locked(old_root / STORE_LOCK_NAME, wait=False), locked(new_root / STORE_LOCK_NAME, wait=False):
+        finish_installs(old_root)
         models = [model for model in scan_root(old_root) if model.entry is not None]
         files = [(model, pair) for model in models for pair in _pairs(model, old_root, new_root)]
         total_bytes = sum(source.stat().st_size for _model, (source, _target) in files if source.is_file())
@@ -71,7 +77,7 @@ def move_store(
             missing = sum(
                 source.stat().st_size for _model, (source, target) in files if not target.exists() and source.is_file()
             )
-            require_space(new_root, missing, _RESERVE_BYTES)
+            require_space(new_root, missing, reserve_bytes)
         write_atomic(new_root / MOVE_NOTE_NAME, json.dumps({"from": str(old_root)}).encode())
         _copy_all(models, old_root, new_root, Meter(total_bytes, on_progress))
         others = [root for root in settings.models_dirs if root.absolute() not in (old_root, new_root)]

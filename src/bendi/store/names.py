@@ -132,7 +132,7 @@ def format_name(name: ModelName) -> str:
             return name.url + (f"#sha256={name.sha256}" if name.sha256 else "")
         case PathName():
             text = str(name.path)
-            return text if name.path.is_absolute() or text.startswith("..") else f"./{text}"
+            return text if name.path.is_absolute() or name.path.parts[:1] == ("..",) else f"./{text}"
         case AliasName():
             return name.alias + (f":{name.quant}" if name.quant else "")
 

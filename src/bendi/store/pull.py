@@ -17,8 +17,9 @@ from bendi.errors import DownloadError, HashMismatch, ModelFileError, NotFoundEr
 from bendi.formats import read_gguf_split
 from bendi.i18n import _
 from bendi.store.discover import LocalModel
-from bendi.store.disk import hash_file, is_inside, make_folder, require_space, write_atomic
-from bendi.store.download import fetch, install
+from bendi.store.disk import hash_file, make_folder, require_space, write_atomic
+from bendi.store.download import fetch
+from bendi.store.install import current_entry, finish_installs, install, model_lock
 from bendi.store.journal import PartFile, arrived_bytes
 from bendi.store.local import Store
 from bendi.store.lock import STORE_LOCK_NAME, locked
@@ -68,6 +69,7 @@ def pull(
     also leaves what arrived. A model that was good before stays good.
     """
     events = events or PullEvents()
+    finish_installs(store.root)
     names = remote_names(store, text, source)
     if not names:
         return PullResult(store.resolve(text), "present")
@@ -142,15 +144,14 @@ class _Pull:
                 return PullResult(elsewhere, "elsewhere", self._remote)
         make_folder(self._folder)
         with self._locks():
-            entry = self._entry()
+            entry = current_entry(self._folder, self._name)
             if not force and entry and entry.complete and self._same_files(entry):
                 return PullResult(self._store.lookup(self._name), "present", self._remote)
             self._refuse_foreign(entry)
             require_space(self._folder, self._missing_bytes(), self._transport.options.disk_reserve_bytes)
             if entry is None or not entry.complete:
                 put_entry(self._folder, self._new_entry((), complete=False))
-            self._download()
-            self._forget_old(entry)
+            self._download(entry)
         return PullResult(self._store.lookup(self._name), "downloaded", self._remote)
 
     @contextmanager
@@ -165,14 +166,11 @@ class _Pull:
                 ))
             )
             stack.enter_context(
-                locked(first.with_name(f".{first.name}.lock"), on_wait=lambda: self._events.note(
+                locked(model_lock(first), on_wait=lambda: self._events.note(
                     _("Another bendi is downloading {name}; waiting for it.").format(name=self._name)
                 ))
             )
             yield
-
-    def _entry(self) -> Entry | None:
-        return next((entry for entry in read_record(self._folder) if entry.name == self._name), None)
 
     def _same_files(self, entry: Entry) -> bool:
         """Whether an entry has the files that the source has now, and they are there in full."""
@@ -226,7 +224,7 @@ class _Pull:
             extras=tuple(extra.path for extra in self._remote.extras) if complete else (),
         )
 
-    def _download(self) -> None:
+    def _download(self, old: Entry | None) -> None:
         """All parts are verified before the first gets its name: an update that breaks off leaves the old model."""
         sizes = [file.size_bytes for file in self._remote.files]
         meter = Meter(None if None in sizes else self._remote.size_bytes, self._events.progress)
@@ -243,18 +241,7 @@ class _Pull:
             _check_together(self._folder, parts, self._targets)
         for extra in self._remote.extras:
             self._fetch_text(extra)
-        for part, target in zip(parts, self._targets, strict=True):
-            install(part, target)
-        put_entry(self._folder, self._new_entry(parts, complete=True))
-
-    def _forget_old(self, old: Entry | None) -> None:
-        """Deletes files of the version before that the new one does not have (the source renamed them)."""
-        if old is None or not old.complete:
-            return
-        kept = {path for entry in read_record(self._folder) for path in entry_paths(self._folder, entry)}
-        for path in entry_paths(self._folder, old):
-            if path not in kept and is_inside(path, self._store.root):
-                path.unlink(missing_ok=True)
+        install(self._folder, old, self._new_entry(parts, complete=True))
 
     def _fetch_text(self, extra: RemoteFile) -> None:
         try:

@@ -7,7 +7,7 @@ other and is not believed blindly: a path in it that leaves its folder makes the
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,8 @@ class Entry:
     """One model of a folder. `files`: its parts in order; `extras`: texts that go with it.
 
     `complete` False: its download has begun and not ended. `external`: for a model that is only registered, the
-    absolute path of its first file, which belongs to somebody else. `installed`: ISO time, UTC.
+    absolute path of its first file, which belongs to somebody else. `installed`: ISO time, UTC. `next`: what is
+    just being installed in its place.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Entry:
     complete: bool = True
     external: str | None = None
     extras: tuple[str, ...] = ()
+    next: Entry | None = None
 
 
 def read_record(folder: Path) -> tuple[Entry, ...]:
@@ -99,7 +101,9 @@ def _write(folder: Path, entries: list[Entry]) -> None:
 def _decode(value: Any) -> Entry | None:
     try:
         files = tuple(RecordedFile(**file) for file in value["files"])
-        entry = Entry(**{**value, "files": files, "extras": tuple(value.get("extras", ()))})
+        following = value.get("next")
+        rest = {"files": files, "extras": tuple(value.get("extras", ())), "next": None}
+        entry = Entry(**{**value, **rest})
     except (TypeError, KeyError, AttributeError):
         return None
     texts = (entry.name, entry.how, entry.source, entry.revision, entry.installed)
@@ -118,4 +122,6 @@ def _decode(value: Any) -> Entry | None:
             return None
     if not all(isinstance(extra, str) and is_safe_path(extra) for extra in entry.extras):
         return None
+    if isinstance(following, dict) and following.get("next") is None and following.get("name") == entry.name:
+        return replace(entry, next=_decode(following))
     return entry

@@ -219,11 +219,16 @@ class Transport:
         if self._client is None:
             self._client = _client(self.options)
         self._client.cookies.clear()
-        request = self._client.build_request("GET", url, headers=dict(headers))
-        token = self._tokens.get(origin(url))
-        if token and (request.url.scheme == "https" or is_loopback(request.url.host)):
-            request.headers["Authorization"] = f"Bearer {token}"
+        authorization = self.authorization(url)
+        extra = {"Authorization": authorization} if authorization else {}
+        request = self._client.build_request("GET", url, headers={**headers, **extra})
         return self._client.send(request, stream=True)
+
+    def authorization(self, url: str) -> str | None:
+        """What may be sent to `url` as `Authorization`: the token of exactly that origin, encrypted or to ourselves."""
+        scheme, host, _port = origin(url)
+        token = self._tokens.get(origin(url))
+        return f"Bearer {token}" if token and (scheme == "https" or is_loopback(host)) else None
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
@@ -268,7 +273,7 @@ def unreachable(url: str, error: Transient) -> DownloadError:
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """Reading the certificates takes longer than anything else in a small request: once per process is enough."""
     return httpx.create_ssl_context()
 
@@ -276,7 +281,7 @@ def _certificates() -> ssl.SSLContext:
 def _client(options: DownloadOptions) -> httpx.Client:
     try:
         return httpx.Client(
-            verify=_certificates(),
+            verify=certificates(),
             follow_redirects=False,
             timeout=httpx.Timeout(options.stall_s, connect=options.connect_s),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=options.connections + 1),

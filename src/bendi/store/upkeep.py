@@ -11,6 +11,7 @@ from bendi.formats import read_gguf_split
 from bendi.i18n import _
 from bendi.store.discover import LocalModel
 from bendi.store.disk import hash_file, is_inside, remove_empty_folders, store_error
+from bendi.store.install import model_lock
 from bendi.store.journal import remove_part
 from bendi.store.local import Store
 from bendi.store.lock import locked
@@ -123,7 +124,7 @@ def remove(store: Store, model: LocalModel) -> int:
             )
     first = model.parts[0]
     freed_bytes = 0
-    with locked(first.with_name(f".{first.name}.lock"), wait=False):
+    with locked(model_lock(first), wait=False):
         for path in files:
             freed_bytes += _delete(path)
             remove_part(path)

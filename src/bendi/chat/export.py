@@ -1,0 +1,76 @@
+"""A session as a document: JSON with everything, or Markdown for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from bendi.chat.sessions import Session, StoredMessage
+from bendi.i18n import _
+
+
+def session_record(session: Session, messages: Sequence[StoredMessage] | None = None) -> dict[str, Any]:
+    """JSON values. Times are ISO 8601 with the local zone. Without `messages`: their count only."""
+    record: dict[str, Any] = {
+        "id": session.id,
+        "title": session.title,
+        "model": session.model,
+        "persona": session.persona or None,
+        "created": _iso(session.created_s),
+        "updated": _iso(session.updated_s),
+        "settings": dict(session.settings),
+    }
+    if messages is None:
+        return record | {"messages": session.messages}
+    return record | {"messages": [_message_record(stored) for stored in messages]}
+
+
+def session_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
+    names = {"user": _("User"), "assistant": _("Assistant"), "tool": _("Tool"), "system": _("Note")}
+    lines = [f"# {session.title or session.id}", ""]
+    facts = {
+        _("Session"): session.id,
+        _("Model"): session.model,
+        _("Persona"): session.persona,
+        _("System prompt"): str(session.settings.get("system", "")),
+        _("Begun"): _iso(session.created_s),
+    }
+    lines += [f"- {name}: {' '.join(value.split())}" for name, value in facts.items() if value]
+    for stored in messages:
+        heading = _("Summary of the above") if stored.kind == "summary" else names[stored.message.role]
+        if stored.state == "partial":
+            heading = _("{name} (interrupted)").format(name=heading)
+        if stored.superseded:
+            heading = _("{name} (taken back)").format(name=heading)
+        lines += ["", f"## {heading}", ""]
+        if stored.message.reasoning:
+            summary = _("Thinking")
+            lines += ["<details>", f"<summary>{summary}</summary>", "", stored.message.reasoning, "", "</details>", ""]
+        lines.append(stored.message.content)
+        lines += [f"`{call.name}({call.arguments})`" for call in stored.message.tool_calls]
+    return "\n".join(lines) + "\n"
+
+
+def _message_record(stored: StoredMessage) -> dict[str, Any]:
+    message = stored.message
+    record: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        record["reasoning"] = message.reasoning
+    if message.tool_calls:
+        record["tool_calls"] = [
+            {"id": call.id, "name": call.name, "arguments": call.arguments} for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        record["tool_call_id"] = message.tool_call_id
+    return record | {
+        "kind": stored.kind,
+        "state": stored.state,
+        "superseded": stored.superseded,
+        "created": _iso(stored.created_s),
+        "details": dict(stored.details),
+    }
+
+
+def _iso(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,141 @@
+"""What a command line of `bendi run` asks for: which model, question, session and parameters."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bendi.chat.parameters import check_value, parse_value
+from bendi.chat.personas import Persona, PersonaBook
+from bendi.chat.sessions import Session, SessionStore
+from bendi.errors import NotFoundError, UsageError
+from bendi.i18n import _
+from bendi.store import LocalModel, Store
+
+PARAMETER_FLAGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "max_tokens",
+)
+PERSONA_MARK = "@"
+
+
+@dataclass(frozen=True)
+class Job:
+    """`chosen`: the parameters of the flags, as `parameters.join` takes them. `system`: None when not given.
+
+    `session`: the one to go on with. `schema`: what the answer must satisfy.
+    """
+
+    model: LocalModel
+    model_name: str
+    prompt: str
+    chosen: Mapping[str, Any]
+    system: str | None = None
+    persona: Persona | None = None
+    session: Session | None = None
+    schema: Mapping[str, Any] | None = None
+
+
+def read_job(
+    args: argparse.Namespace, piped: str, sessions: SessionStore | None, personas: PersonaBook, store: Store
+) -> Job:
+    """Raises UsageError or NotFoundError for whatever does not make sense. `sessions`: None where nothing is kept."""
+    _check(args)
+    chosen = _chosen(args)
+    schema = _schema(Path(args.schema)) if args.schema else None
+    session = _session(args, sessions) if sessions else None
+    words = list(args.words)
+    persona = personas.get(args.persona) if args.persona else None
+    if words and words[0].startswith(PERSONA_MARK) and len(words[0]) > 1:
+        persona = personas.get(words.pop(0)[1:])
+        words.insert(0, _model_of(persona))
+    if session and (not words or not _is_model(words[0], store)):
+        words.insert(0, session.model)
+    if not words:
+        if persona is None:
+            raise UsageError(
+                _("Which model?"), hint=_("`bendi run demo` starts the built-in one; `bendi list` shows the others.")
+            )
+        words = [_model_of(persona)]
+    model = store.resolve(words[0])
+    name = str(model.path.absolute()) if model.origin == "path" else model.name
+    prompt = "\n\n".join(part for part in (" ".join(words[1:]), piped) if part.strip())
+    return Job(model, name, prompt, chosen, args.system, persona, session, schema)
+
+
+def _check(args: argparse.Namespace) -> None:
+    resumed = args.resume or args.session
+    if args.resume and args.session:
+        raise UsageError(_("--continue and --session exclude each other."))
+    if args.no_save and resumed:
+        raise UsageError(_("A session that is continued is also saved: leave out --no-save."))
+    if args.raw and (resumed or args.persona or args.system is not None or args.think is not None):
+        raise UsageError(_("--raw continues a text: it knows no system prompt, persona, thinking or session."))
+    for flag, value in (("--context", args.context), ("--threads", args.threads)):
+        if value is not None and value < 1:
+            raise UsageError(_("{flag} takes a number above zero, not {value}.").format(flag=flag, value=value))
+
+
+def _chosen(args: argparse.Namespace) -> dict[str, Any]:
+    texts = {name: getattr(args, name) for name in PARAMETER_FLAGS if getattr(args, name) is not None}
+    chosen = {name: parse_value(name, text) for name, text in texts.items()}
+    if args.stop:
+        chosen["stop"] = check_value("stop", args.stop)
+    if args.think is not None:
+        chosen["template_options"] = {"enable_thinking": args.think}
+    if args.policy:
+        chosen["context_policy"] = args.policy
+    return chosen
+
+
+def _schema(path: Path) -> Mapping[str, Any]:
+    try:
+        schema = json.loads(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(_("{path} cannot be read: {error}").format(path=path, error=error)) from error
+    except ValueError as error:
+        raise UsageError(_("{path} is not JSON: {error}").format(path=path, error=error)) from error
+    if not isinstance(schema, dict):
+        raise UsageError(_("{path} is not a JSON schema: it must be an object.").format(path=path))
+    return schema
+
+
+def _session(args: argparse.Namespace, sessions: SessionStore) -> Session | None:
+    if args.session:
+        return sessions.find(args.session)
+    if not args.resume:
+        return None
+    recent = sessions.recent(1)
+    if not recent:
+        raise NotFoundError(_("There is no session to continue."), hint=_("Start one: bendi run MODEL"))
+    return recent[0]
+
+
+def _model_of(persona: Persona) -> str:
+    if not persona.model:
+        raise UsageError(
+            _("The persona {name} names no model.").format(name=persona.name),
+            hint=_("Add one (`bendi persona edit {name}`), or: bendi run MODEL --persona {name}").format(
+                name=persona.name
+            ),
+        )
+    return persona.model
+
+
+def _is_model(word: str, store: Store) -> bool:
+    """Whether the first word after --continue names a model, or begins the question."""
+    try:
+        return " " not in word and store.find(word) is not None
+    except UsageError:
+        return False

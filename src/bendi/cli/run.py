@@ -1,0 +1,130 @@
+"""`bendi run`: one question, a raw completion, or a chat.
+
+What a terminal needs (prompt_toolkit, rich) is loaded only where there is one: a piped question must get its first
+token as fast as the model can give it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from bendi.chat.conversation import Conversation
+from bendi.chat.memory import MemorySessions
+from bendi.chat.parameters import POLICIES
+from bendi.chat.personas import PersonaBook
+from bendi.chat.sessions import Session, SessionStore
+from bendi.chat.setup import Setup
+from bendi.cli import output
+from bendi.cli.answers import AnswerView, PlainView
+from bendi.cli.job import PARAMETER_FLAGS, Job, read_job
+from bendi.cli.one_shot import ask_once, complete_once
+from bendi.cli.piped import read_piped
+from bendi.engines import Engine, LoadRequest, open_engine
+from bendi.errors import UsageError
+from bendi.i18n import _
+from bendi.settings import Settings, load_settings
+from bendi.store import Store
+
+LATE = {"chat": "bendi.cli.chat", "markdown": "bendi.cli.markdown_view"}
+"""Modules that import the terminal libraries; loaded by name when there is a terminal."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.usage = _("bendi run MODEL [PROMPT] [options]")
+    add = parser.add_argument
+    words_help = _(
+        "the model (a name, an alias, a file, @PERSONA), then the question; without one: a chat. Text from a pipe or "
+        "a file is the question, or is added to it"
+    )
+    add("words", nargs="*", metavar=_("MODEL [PROMPT]"), help=words_help)
+    add("--json", action="store_true", help=_("the answer as JSON, with usage and timings"))
+    add("--raw", action="store_true", help=_("continue the text as it is: no chat template, no session"))
+    add("--system", metavar="TEXT", help=_("the system prompt"))
+    add("--persona", metavar="NAME", help=_("use a persona (`bendi persona list`)"))
+    add("--continue", dest="resume", action="store_true", help=_("go on with the session used last"))
+    add("--session", metavar="ID", help=_("go on with this session (`bendi session list`)"))
+    add("--no-save", action="store_true", help=_("keep nothing of this conversation"))
+    policy_help = _("when the context is full: refuse, ask (in the chat), summarise older turns, or leave them out")
+    add("--policy", choices=POLICIES, help=policy_help)
+    for name in PARAMETER_FLAGS:
+        add("--" + name.replace("_", "-"), dest=name, metavar="N")
+    add("--stop", action="append", metavar="TEXT", help=_("end the answer before this text; may be repeated"))
+    add("--schema", metavar="FILE", help=_("a JSON schema that the answer must satisfy"))
+    add("--think", action=argparse.BooleanOptionalAction, help=_("have a thinking model think, or not"))
+    add("--context", type=int, metavar="TOKENS", help=_("context length to load the model with"))
+    add("--threads", type=int, metavar="N", help=_("CPU threads"))
+    # People type a model, an option, then the question; plain parsing takes such words from one place only.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = load_settings()
+    piped = read_piped()
+    personas = PersonaBook(settings.personas_file)
+    with contextlib.ExitStack() as stack:
+        kept: SessionStore | None = None
+        if not (args.no_save or args.raw):
+            kept = stack.enter_context(contextlib.closing(SessionStore(settings.sessions_file)))
+            for notice in kept.notices:
+                output.say(notice)
+        job = read_job(args, piped, kept, personas, Store(settings))
+        load = _loader(args, job, settings)
+        if not job.prompt and (args.json or args.raw or not sys.stdin.isatty()):
+            raise UsageError(
+                _("There is no question."),
+                hint=_("Type it behind the model, or pipe it: echo 'What is quantization?' | bendi run MODEL"),
+            )
+        if args.raw:
+            engine = stack.enter_context(contextlib.closing(load()))
+            return complete_once(job, engine, _view(args))
+        sessions = kept or MemorySessions()
+        setup = _setup(job, sessions, personas, "error" if job.prompt else "ask")
+        if job.prompt:
+            engine = stack.enter_context(contextlib.closing(load()))
+            return ask_once(job, Conversation(engine, sessions, setup, job.schema), _view(args))
+        code = _late("chat").chat(job, sessions, setup, load)
+        assert isinstance(code, int)
+        return code
+
+
+def _setup(job: Job, sessions: SessionStore | MemorySessions, personas: PersonaBook, policy: Any) -> Setup:
+    session: Session | None = job.session
+    if session is None:
+        session = sessions.create(job.model_name)
+    setup = Setup(sessions, session.id, personas, policy)
+    setup.adopt(job.model_name, job.persona, job.system, job.chosen)
+    return setup
+
+
+def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[[], Engine]:
+    """Loads the model, with a progress bar; may be called again when a worker has died."""
+    request = LoadRequest(
+        model_path=job.model.path,
+        context_tok=args.context or settings.context_tok,
+        threads=args.threads or settings.threads,
+        memory_limit_bytes=settings.worker_memory_bytes,
+    )
+
+    def load() -> Engine:
+        with output.progress(_("loading {model}").format(model=job.model_name), unit="percent") as bar:
+            return open_engine(request, settings, lambda fraction: bar.update(100 * fraction, 100))
+
+    return load
+
+
+def _view(args: argparse.Namespace) -> AnswerView | None:
+    if args.json:
+        return None
+    if output.is_terminal() and not args.raw:
+        view: AnswerView = _late("markdown").MarkdownView()
+        return view
+    return PlainView(safe=sys.stdout.isatty())
+
+
+def _late(name: str) -> Any:
+    return importlib.import_module(LATE[name])

@@ -1,0 +1,85 @@
+"""How many weights the tensors of a safetensors model stand for, and which of them one token uses.
+
+Quantized weights lie packed in integers, several in each, with scales beside them that are not weights. Layouts: GPTQ
+and AWQ (`qweight`), compressed-tensors (`weight_packed`), MXFP4 of gpt-oss (`_blocks`), bitsandbytes (`weight` of
+bytes), MLX (`weight` of 32-bit words).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bendi.formats.hf_config import ConfigFacts
+from bendi.formats.safetensors import DTYPE_BITS, SafetensorsTensor
+
+_BESIDE = re.compile(
+    r"[._](?:scales?|scale_inv|scale_2|weight_scale\w*|input_scale|input_global_scale|[kv]_scale|zero_point|qzeros|"
+    r"g_idx|weight_shape|absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.\w+|inv_freq|position_ids|"
+    r"e_score_correction_bias)$"
+)
+"""Tensors that are not weights: scales and zero points, indices, tables."""
+_PACKED = re.compile(r"(?:\.qweight|\.weight_packed|\.weight|_blocks|_packed)$")
+_EXPERTS = re.compile(r"\.experts\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d{1,5})\.")
+_PREDICTION = re.compile(r"(?:^|\.)mtp\.")
+_OTHER_SENSES = re.compile(
+    r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|audio_tower|audio_model|embed_vision|embed_audio|"
+    r"multi_modal_projector|mm_projector|merger|talker|token2wav|code2wav)\."
+)
+_HEADS = ("lm_head.weight", "output.weight", "embed_out.weight", "output_layer.weight", "lm_head.qweight")
+
+
+@dataclass(frozen=True)
+class WeightCount:
+    """Weights in all tensors; those that one token of text uses; layers with experts; whether an output head is there.
+
+    `vocabulary`: rows of the embedding, 0 where it is not found.
+    """
+
+    parameters: int
+    active: int
+    expert_layers: int
+    has_head: bool
+    vocabulary: int
+
+
+def count_weights(tensors: Iterable[SafetensorsTensor], facts: ConfigFacts) -> WeightCount:
+    """What `tensors` stand for in a model of these facts. Parts for images and sound count as parameters that a token
+    of text does not use."""
+    parameters = active = vocabulary = 0
+    has_head = False
+    expert_layers: set[str] = set()
+    chosen, experts = facts.expert_used_count, facts.expert_count
+    for tensor in tensors:
+        weights = _weights(tensor, facts.bits)
+        parameters += weights
+        match = _LAYER.search(tensor.name)
+        beyond = match is not None and int(match[1]) >= len(facts.layers)
+        if _OTHER_SENSES.search(tensor.name) or _PREDICTION.search(tensor.name) or beyond:
+            continue
+        has_head = has_head or tensor.name.endswith(_HEADS)
+        if tensor.name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight")) and tensor.shape:
+            vocabulary = tensor.shape[0]
+        if _EXPERTS.search(tensor.name) and experts:
+            active += weights * chosen // experts
+            if match:
+                expert_layers.add(match[1])
+        else:
+            active += weights
+    return WeightCount(parameters, active, len(expert_layers), has_head, vocabulary)
+
+
+def _weights(tensor: SafetensorsTensor, bits: int) -> int:
+    if _BESIDE.search(tensor.name):
+        return 0
+    if tensor.dtype in ("BOOL", "I64", "U64", "C64"):
+        return 0
+    if not tensor.dtype.startswith(("U", "I")) or tensor.dtype == "I8":
+        return 0 if tensor.dtype == "F8_E8M0" else tensor.elements
+    if not _PACKED.search(tensor.name):
+        return 0
+    if tensor.dtype == "U8":
+        return tensor.elements * 2 if bits in (0, 4) else tensor.elements
+    return tensor.elements * DTYPE_BITS[tensor.dtype] // bits if bits else tensor.elements
