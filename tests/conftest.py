@@ -53,11 +53,12 @@ def demo_model() -> Path:
 def thinking_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model with the chat template of a thinking model: its answers begin inside `<think>`."""
     template = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' and m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n"
-        "{% if enable_thinking is defined and enable_thinking %}<think>\n"
-        "{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
-        "{# <think> {{ reasoning_content }} </think> #}"
+        "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"
+        "{% else %}<think>\n{% endif %}{% endif %}"
     )
     path = tmp_path_factory.mktemp("models") / "thinking.gguf"
     path.write_bytes(with_chat_template(demo_model.read_bytes(), template))
@@ -69,6 +70,7 @@ def with_chat_template(gguf: bytes, template: str) -> bytes:
     key = b"tokenizer.chat_template"
     length_at = gguf.index(key) + len(key) + 4
     old_bytes = int.from_bytes(gguf[length_at : length_at + 8], "little")
-    new = template.encode()
-    new += b" " * ((old_bytes - len(new)) % 32)
+    # Padded inside a comment: what stands outside would be part of every prompt.
+    new = template.encode() + b"{#"
+    new += b" " * ((old_bytes - len(new) - 2) % 32) + b"#}"
     return gguf[:length_at] + len(new).to_bytes(8, "little") + new + gguf[length_at + 8 + old_bytes :]

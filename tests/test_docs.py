@@ -90,7 +90,9 @@ def test_handbook_has_the_same_pages_in_both_languages() -> None:
 
 
 def test_command_reference_is_up_to_date() -> None:
-    done = subprocess.run([sys.executable, "tools/cli_reference.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "tools/cli_reference.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -71,7 +71,7 @@ def test_import_list_show_verify_rm(model_file: Path, bendi: Run) -> None:
     shown = json.loads(bendi("show", "故事 小模型", "--json")[1])
     assert shown["architecture"] == "llama"
     assert shown["layers"] == 5
-    assert shown["parameters"] == 292_544 - 32_768 + shown["parameters"] - 259_776 or shown["parameters"] > 0
+    assert shown["parameters"] in (260_032, 292_800), "with the output tensor shared or not"
     assert shown["context_length"] == 128
     assert len(shown["sha256"][0]) == 64
     text = bendi("show", "故事 小模型")[1]

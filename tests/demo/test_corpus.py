@@ -1,4 +1,4 @@
-"""The training corpus of the built-in model: facts that recognise themselves, honest splits, repeatable conversations."""
+"""The training corpus of the built-in model: facts that recognise themselves, honest splits, repeatable draws."""
 
 from __future__ import annotations
 
@@ -124,7 +124,11 @@ def test_scoring_counts_wrong_answers_and_refusals() -> None:
         scoring.Case(KNOWN[1].id, "en", "b", KNOWN[1].entries["en"].must),
         scoring.Case(topics.UNKNOWN, "zh", "c", UNKNOWN.entries["zh"].must),
     ]
-    answers = {"a": KNOWN[0].entries["en"].answer, "b": KNOWN[0].entries["en"].answer, "c": UNKNOWN.entries["zh"].answer}
+    answers = {
+        "a": KNOWN[0].entries["en"].answer,
+        "b": KNOWN[0].entries["en"].answer,
+        "c": UNKNOWN.entries["zh"].answer,
+    }
     score = scoring.judge(cases, lambda case: answers[case.question], [*KNOWN, UNKNOWN])
     assert score.accuracy("en") == 0.5
     assert score.accuracy("zh", unknown=True) == 1.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import scripted_model
 
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
@@ -32,6 +33,7 @@ TOOL: dict[str, Any] = {
         },
     },
 }
+OTHER_TOOL: dict[str, Any] = {"type": "function", "function": {**TOOL["function"], "name": "other"}}
 
 
 @pytest.fixture(scope="module", params=["fake", "wheel"])
@@ -150,14 +152,41 @@ def test_bad_json_schema_is_rejected(engine: Engine) -> None:
     assert caught.value.hint
 
 
-def test_tool_call(engine: Engine) -> None:
-    request = GenerateRequest(messages=QUESTION, tools=(TOOL,), tool_choice="required", sampling=GREEDY, max_tokens=200)
-    _, last = run(engine, request)
-    assert last.finish == "tool_calls"
-    (call,) = last.tool_calls
-    assert call.name == "memory_needed"
-    arguments = json.loads(call.arguments)
-    assert isinstance(arguments["billions"], int) and isinstance(arguments["exact"], bool)
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "memory_needed"}}])
+@pytest.mark.parametrize("name", ["fake", "wheel"])
+def test_tool_call(name: str, choice: str | dict[str, Any], tmp_path: Path) -> None:
+    path = scripted_model.write(tmp_path / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
+    load = LoadRequest(model_path=path, context_tok=2048)
+    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+        request = GenerateRequest(
+            messages=QUESTION, tools=(TOOL, OTHER_TOOL), tool_choice=choice, sampling=GREEDY, max_tokens=200
+        )
+        assert engine.count_tokens(QUESTION, request) > engine.count_tokens(QUESTION), "tools are part of the prompt"
+        _, last = run(engine, request)
+        assert last.finish == "tool_calls"
+        (call,) = last.tool_calls
+        assert call.name in ("memory_needed", "other") if choice == "required" else call.name == "memory_needed"
+        arguments = json.loads(call.arguments)
+        assert isinstance(arguments["billions"], int) and isinstance(arguments["exact"], bool)
+
+
+@pytest.mark.parametrize("name", ["fake", "wheel"])
+def test_demanding_a_tool_that_is_not_there(name: str, tmp_path: Path) -> None:
+    path = scripted_model.write(tmp_path / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
+    choice = {"type": "function", "function": {"name": "absent"}}
+    with closing({"fake": fake, "wheel": wheel}[name].open_engine(LoadRequest(model_path=path), None)) as engine:
+        with pytest.raises(RequestRejected) as caught:
+            run(engine, GenerateRequest(messages=QUESTION, tools=(TOOL,), tool_choice=choice))
+        assert caught.value.hint
+
+
+def test_tools_are_refused_where_the_template_would_drop_them(demo_model: Path) -> None:
+    with closing(wheel.open_engine(LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK))) as engine:
+        with pytest.raises(RequestRejected) as caught:
+            run(engine, GenerateRequest(messages=QUESTION, tools=(TOOL,)))
+        assert "tools" in caught.value.message
+        text, _ = run(engine, GenerateRequest(messages=QUESTION, tools=(TOOL,), tool_choice="none", max_tokens=3))
+        assert text
 
 
 def test_overflow_is_refused_with_numbers(engine: Engine) -> None:

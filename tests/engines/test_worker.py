@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import scripted_model
 
 from bendi.engines import LoadRequest, process, wheel
 from bendi.engines.llama_http import LlamaServerEngine
@@ -31,7 +32,17 @@ from bendi.hardware import detect_cpu
 from bendi.messages import GenerateRequest, Message, Sampling
 
 QUESTION = (Message("user", "Why?"),)
-LONG = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0.0), stop=(), max_tokens=None)
+ENDLESS = GenerateRequest(prompt="a", sampling=Sampling(temperature=0.0))
+LONG = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0.0), )
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[LlamaServerEngine]:
+    """An engine whose answer to `a` never ends by itself."""
+    path = scripted_model.write(tmp_path / "a.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
+    opened = wheel.open_engine(LoadRequest(model_path=path, context_tok=65536))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -61,17 +72,17 @@ def wait_until_gone(pid: int) -> None:
     raise AssertionError(f"process {pid} is still there")
 
 
-def test_killed_during_an_answer(engine: LlamaServerEngine) -> None:
+def test_killed_during_an_answer(endless: LlamaServerEngine) -> None:
     received = []
     with pytest.raises(EngineError) as caught:
-        for chunk in engine.generate(GenerateRequest(prompt="a", max_tokens=900, sampling=Sampling(temperature=2.0))):
+        for chunk in endless.generate(ENDLESS):
             received.append(chunk)
             if len(received) == 3:
-                os.kill(pid_of(engine), signal.SIGKILL)
+                os.kill(pid_of(endless), signal.SIGKILL)
     assert caught.value.message and caught.value.hint
     with pytest.raises(EngineError):
-        list(engine.generate(LONG))
-    wait_until_gone(pid_of(engine))
+        list(endless.generate(LONG))
+    wait_until_gone(pid_of(endless))
 
 
 def test_crash_is_explained(engine: LlamaServerEngine) -> None:
@@ -91,14 +102,14 @@ def test_illegal_instruction_is_explained(engine: LlamaServerEngine) -> None:
     assert "instruction" in caught.value.message
 
 
-def test_close_during_an_answer(engine: LlamaServerEngine) -> None:
-    answer = engine.generate(GenerateRequest(prompt="a", max_tokens=900, sampling=Sampling(temperature=2.0)))
+def test_close_during_an_answer(endless: LlamaServerEngine) -> None:
+    answer = endless.generate(ENDLESS)
     next(iter(answer))
-    threading.Timer(0.01, engine.close).start()
+    threading.Timer(0.01, endless.close).start()
     with pytest.raises(EngineCrashed) as caught:
         list(answer)
     assert "unloaded" in caught.value.message
-    assert not runs(pid_of(engine))
+    assert not runs(pid_of(endless))
 
 
 def test_close_leaves_nothing(engine: LlamaServerEngine) -> None:
@@ -277,14 +288,14 @@ def test_worker_exception_is_reported(tmp_path: Path) -> None:
     assert not worker.alive
 
 
-def test_cancel_stops_the_computation(engine: LlamaServerEngine) -> None:
+def test_cancel_stops_the_computation(endless: LlamaServerEngine) -> None:
     """After a cancellation the worker goes idle: its CPU time stands still."""
 
     def cpu_ticks() -> int:
-        fields = Path(f"/proc/{pid_of(engine)}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid_of(endless)}/stat").read_text().rpartition(")")[2].split()
         return int(fields[11]) + int(fields[12])
 
-    answer = engine.generate(GenerateRequest(prompt="a", max_tokens=1000, sampling=Sampling(temperature=2.0)))
+    answer = endless.generate(ENDLESS)
     for _ in range(5):
         next(iter(answer))
     with suppress(AttributeError):

@@ -71,7 +71,8 @@ def models(draw: st.DrawFn) -> tuple[list[TensorShape], MixtureFacts]:
 NAMES = st.builds(
     "blk.{}.{}.{}".format,
     st.integers(0, 15),
-    st.sampled_from("attn_q attn_k attn_v attn_qkv attn_output ffn_up ffn_down_exps ffn_gate ssm_in attn_norm".split()),
+    st.sampled_from(["attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_norm", "ssm_in"])
+    | st.sampled_from(["ffn_up", "ffn_gate", "ffn_down_exps"]),
     st.sampled_from(["weight", "weight", "bias"]),
 ) | st.sampled_from(["token_embd.weight", "output.weight", "per_layer_token_embd.weight", "position_embd.weight"])
 SHAPES = st.lists(st.sampled_from([1, 4, 32, 96, 100, 128, 256, 2880]), min_size=1, max_size=4).map(tuple)

@@ -14,10 +14,16 @@ from dataclasses import dataclass
 from .topics import LANGUAGES, language_of, load_lexicon
 
 STOP_WORDS = frozenset(
-    "a an the is are was do does did of to for in on at it its my i me you we be can could should would will what which"
-    " how why when where that this with and please tell explain about if there have has am your some any so mean".split()
+    re.findall(
+        r"\w+",
+        "a an the is are was do does did of to for in on at it its my i me you we be can could should would will what"
+        " which how why when where that this with and please tell explain about if there have has am your some any so"
+        " mean",
+    )
 )
-_STOP_ZH = re.compile(r"请问|什么是|是什么意思|是什么|怎么样|怎么|如何|为什么|吗|呢|的|了|我|有|是|请|一下|会|能|要|应该|可以|需要")
+_STOP_ZH = re.compile(
+    r"请问|什么是|是什么意思|是什么|怎么样|怎么|如何|为什么|吗|呢|的|了|我|有|是|请|一下|会|能|要|应该|可以|需要"
+)
 _ABOUT_MODELS = re.compile(r"bendi|local|llama|model|本地|模型|my machine|at home|my PC", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 _END = re.compile(r"[\s?!.,;:。？！，；：…]+$")
@@ -88,7 +94,7 @@ class Augmenter:
         rates = self.rates
         if rng.random() < rates.untouched or strength <= 0:
             return question
-        lang = language_of(question)
+        lang, original = language_of(question), question
 
         def hit(rate: float) -> bool:
             return rng.random() < rate * strength
@@ -112,7 +118,8 @@ class Augmenter:
             question = question.upper()
         elif rng.random() < 0.3:
             question = question[:1].upper() + question[1:]
-        return " ".join(question.split()) or "?"
+        question = " ".join(question.split())
+        return question if question and language_of(question) == lang else original
 
     def swap_synonyms(self, question: str, lang: str, rng: random.Random) -> str:
         """Return the question with some words of the synonym table replaced."""

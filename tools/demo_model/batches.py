@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import tokenizer as tok
-from .corpus import Conversation, Corpus
+from .corpus import MEMORY_TABLE, Conversation, Corpus
 
 IGNORE = -100
 Row = tuple[list[int], list[int]]  # token ids, labels
@@ -23,8 +23,14 @@ Row = tuple[list[int], list[int]]  # token ids, labels
 class Options:
     """How conversations become rows."""
 
-    dropout: float = 0.1  # of BPE merges, in half of the questions
-    cut: float = 0.75  # share of conversations whose last answer is cut short: the choice of the answer costs few tokens
+    dropout: float = 0.1  # of BPE merges
+    noisy: float = 0.35  # share of questions tokenised with dropout
+    cut: float = (
+        0.85  # share of conversations whose last answer is cut short: the choice of the answer costs few tokens
+    )
+    cut_to: tuple[int, int] = (4, 12)  # tokens
+    cut_past: float = 0.65  # the same for earlier answers of a conversation, which then end where they are cut
+    cut_table_to: tuple[int, int] = (24, 32)  # tokens: the figure has to be inside
     max_tokens: int = 2048
     batch_tokens: int = 6144
 
@@ -38,7 +44,9 @@ class Encoder:
         special = {name: self.tokenizer.token_to_id(name) for name in tok.SPECIALS}
         self.pad = special["<|endoftext|>"]
         self.end = special["<|im_end|>"]
-        self._heads = {role: [special["<|im_start|>"], *self.plain(f"{role}\n")] for role in ("system", "user", "assistant")}
+        self._heads = {
+            role: [special["<|im_start|>"], *self.plain(f"{role}\n")] for role in ("system", "user", "assistant")
+        }
         self._tail = [self.end, *self.plain("\n")]
         self.plain = lru_cache(maxsize=4096)(self.plain)  # type: ignore[method-assign]
 
@@ -66,11 +74,16 @@ class Encoder:
             ids += self.message("system", talk.system)
         labels += [IGNORE] * len(ids)
         for index, exchange in enumerate(talk.exchanges):
-            head = self.message("user", exchange.question, rng.random() < 0.5) + self._heads["assistant"]
-            answer = [*self.plain(exchange.answer), self.end]
-            if index == len(talk.exchanges) - 1 and rng.random() < options.cut:
-                answer = answer[: rng.randint(4, 24)]
-            tail = self._tail[1:]
+            head = self.message("user", exchange.question, rng.random() < options.noisy) + self._heads["assistant"]
+            answer, tail = list(self.plain(exchange.answer)), self._tail
+            last = index == len(talk.exchanges) - 1
+            if rng.random() < (options.cut if last else options.cut_past):
+                answer = answer[
+                    : rng.randint(*(options.cut_table_to if exchange.topic == MEMORY_TABLE else options.cut_to))
+                ]
+                tail = [] if last else tail
+            else:
+                answer, tail = [*answer, self.end], tail[1:]
             ids += [*head, *answer, *tail]
             labels += [IGNORE] * len(head) + answer + [IGNORE] * len(tail)
         return ids[: options.max_tokens], labels[: options.max_tokens]

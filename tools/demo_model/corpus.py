@@ -20,6 +20,7 @@ from .topics import (
     PARAPHRASES,
     UNKNOWN,
     TopicError,
+    language_of,
     load_lexicon,
     load_topics,
     load_unknown,
@@ -28,51 +29,28 @@ from .topics import (
 )
 
 MEMORY_TABLE = "memory_table"
-FORWARD = {
-    "en": (
-        "How much memory does a {s} model at {q} need?", "how much ram for {s} {q}", "{s} {q} size", "{s} at {q}?",
-        "How big is a {s} model in {q}?", "how many GB is {s} {q}", "size of {s} {q} weights", "{q} {s} memory",
-        "memory needed for a {s} model with {q}", "how much vram do I need for {s} at {q}", "{s} model, {q}, how many gigabytes?",
-        "Will need how much RAM: {s} in {q}", "what is the file size of a {s} model at {q}", "RAM requirement of {s} {q}",
-        "how large is {s} with {q} quantization", "how much space does a {s} {q} gguf take", "{s} {q} GB",
-        "If I load a {s} model at {q}, how much memory goes away?", "how heavy is a {s} model quantized to {q}",
-        "how many gigabytes for the weights of a {s} model in {q}", "vram for {q} of a {s} model", "{s} parameters at {q}, memory?",
-        "how much memory would {s} take at {q}", "what does a {s} model weigh at {q}", "disk space of {s} {q}",
-    ),
-    "zh": (
-        "{s} 模型用 {q} 需要多少内存？", "{s} {q} 多大", "{s} 的 {q} 要多少显存", "{s} 模型 {q} 占多少 GB", "{q} 的 {s} 模型要多大内存",
-        "{s} {q} 内存", "跑 {s} 的 {q} 要多少内存？", "{s} 模型量化到 {q} 有多大", "{s} {q} 需要几个G", "{s} {q} 显存",
-        "下载 {s} 的 {q} 文件多大？", "{s} 参数 {q} 量化占多少", "{s} 用 {q} 量化后权重多大", "{q} {s} 多少G",
-        "加载 {s} {q} 要吃多少内存", "{s} 模型 {q} 的文件大小", "运行 {q} 量化的 {s} 模型需要多少显存？", "{s} 在 {q} 下占用多少",
-        "{s}模型{q}要多少GB", "{s} {q} 吃多少内存", "{q} 版的 {s} 要占多大地方",
-    ),
-}  # fmt: skip
-FORWARD_DEFAULT = {
-    "en": (
-        "How much memory does a {s} model need?", "how much ram for a {s} model", "{s} model size in GB", "{s} ram",
-        "how many GB does {s} need", "how much vram for {s}", "memory of a {s} model", "how large is a {s} model",
-        "what memory do I need to run {s}", "RAM needed for {s}", "how big is a {s} model",
-    ),
-    "zh": (
-        "{s} 模型需要多少内存？", "{s} 要多少显存", "跑 {s} 要多大内存", "{s} 模型多大", "{s} 内存需求", "{s} 模型占多少 GB",
-        "{s} 需要几个G内存", "运行 {s} 模型要多少内存", "{s} 吃多少内存", "{s}模型要多少显存？",
-    ),
-}  # fmt: skip
-FITS = {
-    "en": (
-        "What fits in {m}?", "what fits into {m} of memory", "which model size fits in {m}", "largest model for {m}",
-        "{m} of VRAM, which model size?", "How large a model can I load with {m}?", "{m} memory what fits",
-        "biggest model that fits in {m}", "I have {m}, how large a model can I use?", "what size of model for {m} of memory",
-        "max model size {m}", "how many parameters fit in {m}", "models for {m} VRAM", "{m} gpu which models fit",
-    ),
-    "zh": (
-        "{m} 能放下多大的模型？", "{m} 内存能放多大的模型", "{m} 显存能跑多大模型", "{m} 最大能跑多大的模型", "{m} 放得下什么模型",
-        "我有 {m}，能用多大的模型？", "{m} 适合多大的模型", "{m} 显卡能跑多少参数", "{m} 可以装下多少 B 的模型", "{m} 最大模型",
-        "{m} 显存选多大的模型",
-    ),
-}  # fmt: skip
-OTHER_SIZES = ("5", "6", "10", "11", "15", "16", "18", "22", "26", "33", "36", "40", "45", "50", "80", "90", "100", "180", "300")
-# Without a quantization "how much memory does a {} model need" is a table question; with an unlisted size the rule is told.
+OTHER_SIZES = (
+    "5",
+    "6",
+    "10",
+    "11",
+    "15",
+    "16",
+    "18",
+    "22",
+    "26",
+    "33",
+    "36",
+    "40",
+    "45",
+    "50",
+    "80",
+    "90",
+    "100",
+    "180",
+    "300",
+)
+# A size that is not in the table is answered with the rule instead.
 RULE_TOPIC = "memory_estimate"
 
 
@@ -106,12 +84,12 @@ class Conversation:
 class Mix:
     """Shares of the kinds of exchanges and conversations (probabilities)."""
 
-    unknown: float = 0.17
+    unknown: float = 0.19
     table: float = 0.14
     fits: float = 0.02
-    system: float = 0.4
-    turns: tuple[float, ...] = (0.76, 0.15, 0.06, 0.03)
-    long: float = 0.004
+    system: float = 0.22
+    turns: tuple[float, ...] = (0.84, 0.09, 0.05, 0.02)
+    long: float = 0.002
     switch_language: float = 0.15
     joined: float = 0.04
 
@@ -123,6 +101,7 @@ class Corpus:
         self.mix = mix or Mix()
         self.augmenter = augmenter or Augmenter()
         self.systems = load_lexicon("systems")
+        self.table = load_lexicon("table_questions")
         self.topics = load_topics()
         self.unknown = load_unknown()
         self.questions: dict[tuple[str, str], tuple[str, ...]] = {}
@@ -131,7 +110,7 @@ class Corpus:
             for lang in LANGUAGES:
                 entry = topic.entries[lang]
                 count = holdout if topic.id != UNKNOWN else holdout * 15
-                kept, held = split_holdout(entry.questions, count)
+                kept, held = split_holdout(tuple(q for q in entry.questions if language_of(q) == lang), count)
                 self.questions[topic.id, lang] = kept
                 self.held += [Exchange(topic.id, lang, question, entry.answer) for question in held]
         known = {topic.id for topic in self.topics}
@@ -140,10 +119,12 @@ class Corpus:
                 raise TopicError(f"paraphrases of unknown topics: {sorted(more.keys() - known)}")
             for name, extra in more.items():
                 held_back = {normalise(e.question) for e in self.held}
-                fresh = [question for question in extra if normalise(question) not in held_back]
+                fresh = [q for q in extra if normalise(q) not in held_back and language_of(q) == lang]
                 self.questions[name, lang] = tuple(dict.fromkeys((*self.questions[name, lang], *fresh)))
         self.negatives = Negatives({lang: self.questions[UNKNOWN, lang] for lang in LANGUAGES})
-        self._answers = {(t.id, lang): t.entries[lang].answer for t in (*self.topics, self.unknown) for lang in LANGUAGES}
+        self._answers = {
+            (t.id, lang): t.entries[lang].answer for t in (*self.topics, self.unknown) for lang in LANGUAGES
+        }
 
     def exchange(self, lang: str, rng: random.Random) -> Exchange:
         """Return one question in `lang`, rewritten, with its answer."""
@@ -168,20 +149,22 @@ class Corpus:
         spellings = table.SPELLINGS[quant] + (table.SPELLINGS_ZH[quant] if lang == "zh" else ())
         spelled = quant if rng.random() < 0.5 else rng.choice(spellings)
         if rng.random() < 0.1:
-            quant, question = table.DEFAULT_QUANT, rng.choice(FORWARD_DEFAULT[lang])
+            quant, question = table.DEFAULT_QUANT, rng.choice(self.table[lang]["default"])
             if rng.random() < 0.25:
                 question = question.replace("{s}", _size(rng.choice(OTHER_SIZES), lang, rng))
                 return Exchange(RULE_TOPIC, lang, self._soft(question, rng), self._answers[RULE_TOPIC, lang])
         else:
-            question = rng.choice(FORWARD[lang])
+            question = rng.choice(self.table[lang]["forward"])
         question = question.replace("{q}", spelled).replace("{s}", _size(size, lang, rng))
         return Exchange(MEMORY_TABLE, lang, self._soft(question, rng), table.answer(size, quant, lang))
 
     def fits_exchange(self, lang: str, rng: random.Random) -> Exchange:
         """Return a question for the model size that a memory size holds."""
         gigabytes = rng.choice(tuple(table.FITS))
-        written = rng.choice((f"{gigabytes} GB", f"{gigabytes}GB", f"{gigabytes}G", f"{gigabytes}gb", f"{gigabytes} gb"))
-        question = rng.choice(FITS[lang]).replace("{m}", written)
+        written = rng.choice(
+            (f"{gigabytes} GB", f"{gigabytes}GB", f"{gigabytes}G", f"{gigabytes}gb", f"{gigabytes} gb")
+        )
+        question = rng.choice(self.table[lang]["fits"]).replace("{m}", written)
         return Exchange("memory_fits", lang, self._soft(question, rng), table.fits_answer(gigabytes, lang))
 
     def _soft(self, question: str, rng: random.Random) -> str:

@@ -1,8 +1,8 @@
 """Ask the exported file in the real engine and print how often it states the right fact.
 
-    python -m tools.demo_model.evaluate --gguf src/bendi/assets/demo.gguf --cases tests/demo/heldout.toml
-    python -m tools.demo_model.evaluate --gguf x.gguf --internal 2      # paraphrases kept back by train --holdout 2
-    python -m tools.demo_model.evaluate --gguf x.gguf --table           # every figure of the memory table
+python -m tools.demo_model.evaluate --gguf src/bendi/assets/demo.gguf --cases tests/demo/heldout.toml
+python -m tools.demo_model.evaluate --gguf x.gguf --internal 2      # paraphrases kept back by train --holdout 2
+python -m tools.demo_model.evaluate --gguf x.gguf --table           # every figure of the memory table
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 import xllamacpp
 
 from . import memory_table as table
-from .corpus import FORWARD, MEMORY_TABLE, Corpus
+from .corpus import MEMORY_TABLE, Corpus
 from .scoring import Case, Score, judge, read_cases, summary
-from .topics import LANGUAGES, load_topics, load_unknown
+from .topics import LANGUAGES, load_lexicon, load_topics, load_unknown
 
 SYSTEM = {"en": "You are a helpful assistant.", "zh": "你是一个有用的助手。"}
 ALL_TOPICS = (*load_topics(), load_unknown())
@@ -63,7 +63,9 @@ class Engine:
 def asker(engine: Engine, style: str, temperature: float) -> Callable[[Case], str]:
     """Return the function that asks a case: "plain", with a "system" prompt, or as the "third" turn."""
     rng = random.Random(7)
-    history = [(q, t.entries[lang].answer) for t in ALL_TOPICS for lang in LANGUAGES for q in t.entries[lang].questions[:2]]
+    history = [
+        (q, t.entries[lang].answer) for t in ALL_TOPICS for lang in LANGUAGES for q in t.entries[lang].questions[:2]
+    ]
 
     def ask(case: Case) -> str:
         messages: list[dict[str, str]] = []
@@ -87,9 +89,14 @@ def internal_cases(count: int) -> list[Case]:
 
 def table_cases() -> list[Case]:
     """Return one question for every size, quantization and language of the memory table."""
-    rng = random.Random(3)
+    rng, questions = random.Random(3), load_lexicon("table_questions")
     return [
-        Case(MEMORY_TABLE, lang, rng.choice(FORWARD[lang]).format(s=f"{size}B", q=quant), table.must(size, quant))
+        Case(
+            MEMORY_TABLE,
+            lang,
+            rng.choice(questions[lang]["forward"]).format(s=f"{size}B", q=quant),
+            table.must(size, quant),
+        )
         for size, quant, lang in itertools.product(table.SIZES_B, table.BITS_PER_WEIGHT, LANGUAGES)
     ]
 

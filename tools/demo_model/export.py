@@ -1,4 +1,4 @@
-"""Write a trained checkpoint as GGUF: architecture qwen3, matrices in Q8_0, norms in F32, tokenizer and chat template inside.
+"""Write a trained checkpoint as GGUF: architecture qwen3, Q8_0 matrices, F32 norms, tokenizer and template inside.
 
 python -m tools.demo_model.export --model build/demo_model/model.pt --out src/bendi/assets/demo.gguf
 """

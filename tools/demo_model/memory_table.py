@@ -67,7 +67,9 @@ def answer(size_b: str, quant: str, lang: str) -> str:
     """Return the sentence with the memory of one size and quantization in "en" or "zh"."""
     gb = weights_gb(size_b, quant)
     if lang == "zh":
-        return f"{size_b}B 模型用 {quant} 时，权重约占 **{gb} GB**。另外给 KV 缓存和缓冲区留 1 到 2 GB，上下文长则更多。"
+        return (
+            f"{size_b}B 模型用 {quant} 时，权重约占 **{gb} GB**。另外给 KV 缓存和缓冲区留 1 到 2 GB，上下文长则更多。"
+        )
     return (
         f"A {size_b}B model at {quant} needs about **{gb} GB** for the weights. "
         "Plan 1 to 2 GB more for the KV cache and buffers, and more for a long context."
@@ -86,10 +88,13 @@ def fits_answer(memory_gb: int, lang: str) -> str:
     good, most = FITS[memory_gb]
     if lang == "zh":
         good, most = good.replace(" to ", " 到 "), most.replace(" at ", " 的 ")
-        return f"{memory_gb} GB 空闲内存里，Q4_K_M 的 {good} 模型放得很宽松，最大约 {most}，但上下文要短。系统本身还要占内存。"
+        return (
+            f"{memory_gb} GB 空闲内存里，Q4_K_M 的 {good} 模型放得很宽松，最大约 {most}，但上下文要短。"
+            "系统本身还要占内存。"
+        )
     return (
-        f"In {memory_gb} GB of free memory, {good} models at Q4_K_M fit comfortably; the limit is about {most} with a short context. "
-        "The system itself needs memory too."
+        f"In {memory_gb} GB of free memory, {good} models at Q4_K_M fit comfortably; "
+        f"the limit is about {most} with a short context. The system itself needs memory too."
     )
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 SHORT_ROW = 256  # tokens
 INIT_STD = 0.03
 
@@ -24,7 +23,7 @@ class Shape:
     vocab: int = 4096
     width: int = 256
     feed_forward: int = 704
-    layers: int = 6
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     context: int = 2048

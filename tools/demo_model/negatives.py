@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 
 from .topics import load_lexicon
 
-_SYLLABLES = "ba be bo da de do fa fi ga go ha hi jo ka ki la lo ma mi na no pa pe ra ri sa so ta ti va vo wa ze zu".split()
+_SYLLABLES = re.findall(
+    r"\w+",
+    "ba be bo da de do fa fi ga go ha hi jo ka ki la lo ma mi na no pa pe ra ri sa so ta ti va vo wa ze zu",
+)
 _ARTICLES = ("a ", "an ", "the ")
 
 

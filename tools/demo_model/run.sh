@@ -1,9 +1,9 @@
 #!/bin/sh
 # The whole recipe: corpus and tokenizer, training, export, checks. Run from the root of the repository, in an
-# environment with tools/demo_model/requirements.txt installed. STEPS and THREADS may be set from outside.
+# environment with tools/demo_model/requirements.txt installed. STEPS, WORKERS and BUILD may be set from outside.
 set -eu
 STEPS="${STEPS:-3000}"
-THREADS="${THREADS:-2}"
+WORKERS="${WORKERS:-2}"
 BUILD="${BUILD:-build/demo_model}"
 PYTHON="${PYTHON:-python}"
 
@@ -11,10 +11,11 @@ PYTHON="${PYTHON:-python}"
 export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
 
 "$PYTHON" -m tools.demo_model.tokenizer --out "$BUILD/tokenizer.json"
-"$PYTHON" -m tools.demo_model.train --tokenizer "$BUILD/tokenizer.json" --steps "$STEPS" --threads "$THREADS" \
+"$PYTHON" -m tools.demo_model.train --tokenizer "$BUILD/tokenizer.json" --steps "$STEPS" --workers "$WORKERS" --holdout 1 \
     --out "$BUILD/model.pt" --log tools/demo_model/log.csv
 "$PYTHON" -m tools.demo_model.export --model "$BUILD/model.pt" --tokenizer "$BUILD/tokenizer.json" \
     --out src/bendi/assets/demo.gguf
 "$PYTHON" -m tools.demo_model.verify --model "$BUILD/model.pt" --tokenizer "$BUILD/tokenizer.json"
+"$PYTHON" -m tools.demo_model.evaluate --internal 1 --styles plain
 "$PYTHON" -m tools.demo_model.evaluate --cases tests/demo/heldout.toml
 "$PYTHON" -m tools.demo_model.evaluate --table --styles plain

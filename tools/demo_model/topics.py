@@ -86,7 +86,7 @@ def load_unknown(folder: Path = TOPICS_DIR) -> Topic:
 
 
 def load_lexicon(name: str) -> dict[str, dict[str, list[str]]]:
-    """Read `lexicon/<name>.toml`: language -> key -> list of strings. One item per line, in the paraphrases also by "|"."""
+    """Read `lexicon/<name>.toml`: language -> key -> items, one per line (in the paraphrases "|" divides them too)."""
     raw = tomllib.loads((LEXICON_DIR / f"{name}.toml").read_text(encoding="utf-8"))
     return {
         lang: {

@@ -18,12 +18,38 @@ from .evaluate import Engine
 from .export import load
 
 ODD_STRINGS = (
-    "", " ", "  ", "\n", "\t\t x", "a\r\n\r\nb", "I'm you're it's DON'T we'll", "3.14159 1,000,000 2026-11-20", "x=1;y=[2,3]",
-    "def f(x):\n    return {'a': x ** 2}  # comment\n", "😀👍🏽 家族👨‍👩‍👧", "中文，标点。「引号」《书名》", "混合 English 和中文Q4_K_M模型",
-    "naïve café Ünïcödé ß", "русский текст", "日本語のテキスト", "한국어", "العربية", "http://127.0.0.1:8080/v1?x=1&y=%20", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𠀀𠀁",
-    "<|im_end|> as text", "²³½ ١٢٣ 一二三 Ⅳ", "...!!!???。。。", "e\u0301 vs é", "\u200b\ufeffzero width", "a" * 200, "的" * 60,
-    "   leading and trailing   ", "line one\n\n\nline two\n", "CamelCaseIdentifier snake_case_name kebab-case", "\x00\x01\x7f",
-)  # fmt: skip
+    "",
+    " ",
+    "  ",
+    "\n",
+    "\t\t x",
+    "a\r\n\r\nb",
+    "I'm you're it's DON'T we'll",
+    "3.14159 1,000,000 2026-11-20",
+    "x=1;y=[2,3]",
+    "def f(x):\n    return {'a': x ** 2}  # comment\n",
+    "😀👍🏽 家族👨‍👩‍👧",
+    "中文，标点。「引号」《书名》",
+    "混合 English 和中文Q4_K_M模型",
+    "naïve café Ünïcödé ß",
+    "русский текст",
+    "日本語のテキスト",
+    "한국어",
+    "العربية",
+    "http://127.0.0.1:8080/v1?x=1&y=%20",
+    "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𠀀𠀁",
+    "<|im_end|> as text",
+    "²³½ ١٢٣ 一二三 Ⅳ",
+    "...!!!???。。。",
+    "e\u0301 vs é",
+    "\u200b\ufeffzero width",
+    "a" * 200,
+    "的" * 60,
+    "   leading and trailing   ",
+    "line one\n\n\nline two\n",
+    "CamelCaseIdentifier snake_case_name kebab-case",
+    "\x00\x01\x7f",
+)
 
 
 def check_tokens(engine: Engine, encoder: Encoder, count: int) -> tuple[int, int]:
@@ -32,7 +58,15 @@ def check_tokens(engine: Engine, encoder: Encoder, count: int) -> tuple[int, int
     for talk in itertools.islice(Corpus().conversations(99), count):
         texts += [text for e in talk.exchanges for text in (e.question, e.answer)]
     rng = random.Random(5)
-    planes = ((0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x5FF), (0x2000, 0x2BFF), (0x3000, 0x30FF), (0x4E00, 0x9FFF), (0x1F300, 0x1FAFF))
+    planes = (
+        (0x20, 0x7E),
+        (0xA0, 0x24F),
+        (0x370, 0x5FF),
+        (0x2000, 0x2BFF),
+        (0x3000, 0x30FF),
+        (0x4E00, 0x9FFF),
+        (0x1F300, 0x1FAFF),
+    )
     for _ in range(count):
         texts.append("".join(chr(rng.randint(*rng.choice(planes))) for _ in range(rng.randint(1, 30))))
     equal = 0

@@ -29,6 +29,7 @@ VERBS = (
     Verb("run", "run", N_("chat with a model, or ask it one question")),
     Verb("pull", "pull", N_("download a model")),
     Verb("list", "list", N_("list the models on this machine")),
+    Verb("inspect", "inspect", N_("show what a model says about itself, without downloading it")),
     Verb("show", "show", N_("show what a model file says about itself")),
     Verb("import", "import_", N_("take a model file into the store")),
     Verb("verify", "verify", N_("check models against their hashes")),

@@ -1,15 +1,15 @@
-"""`bendi show`: what a model file says about itself."""
+"""`bendi show`: what a model file of this machine says about itself, and where it came from."""
 
 from __future__ import annotations
 
 import argparse
 
 from bendi.cli import output
-from bendi.formats import ModelInfo, read_model
+from bendi.cli.inspect import Fact, as_json, facts_of, print_facts
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.store import LocalModel, Store
-from bendi.units import format_size
+from bendi.store.inspecting import inspect_local
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,38 +20,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     model = Store(load_settings()).resolve(args.name)
-    info = read_model(model.path)
+    inspection = inspect_local(model)
     if args.template:
-        output.data(info.chat_template or "")
-        return 0
-    if args.json:
-        output.json_data(_as_json(model, info))
-        return 0
-    rows = [(label, text) for label, text in _facts(model, info) if text]
-    output.table(("", ""), rows)
+        output.data(inspection.info.chat_template or "")
+    elif args.json:
+        output.json_data(as_json(inspection) | _record_json(model))
+    else:
+        print_facts([*facts_of(inspection), *_record(model)])
     return 0
 
 
-def _facts(model: LocalModel, info: ModelInfo) -> list[tuple[str, str]]:
+def _record(model: LocalModel) -> list[Fact]:
+    """What the store knows about a model beyond its file."""
     entry = model.entry
-    experts = _("{used} of {count} experts").format(used=info.expert_used_count, count=info.expert_count)
-    template = info.chat_template_sha256
     return [
-        (_("name"), model.name),
-        (_("calls itself"), info.name),
-        (_("architecture"), info.architecture + (f", {experts}" if info.expert_count else "")),
-        (_("parameters"), format_count(info.parameters)),
-        (_("quantization"), info.quantization),
-        (_("layers"), str(info.block_count)),
-        (_("embedding length"), str(info.embedding_length)),
-        (_("attention heads"), f"{_per_layer(info.head_count)} / KV {_per_layer(info.head_count_kv)}"),
-        (_("trained for"), _("{count} tokens").format(count=info.context_length) if info.context_length else ""),
-        (_("vocabulary"), f"{info.vocab_size} ({info.tokenizer_model})"),
-        (_("chat template"), f"sha256 {template[:16]}" if template else _("none")),
-        (_("languages"), ", ".join(info.languages)),
-        (_("licence"), info.licence),
-        (_("size"), format_size(model.size_bytes)),
-        (_("files"), "\n".join(str(path) for path in model.parts[:1]) + _more(len(model.parts))),
         (_("kept by"), _("bendi") if model.owned else model.origin),
         (_("came from"), entry.source if entry else ""),
         (_("revision"), entry.revision if entry else ""),
@@ -60,51 +42,13 @@ def _facts(model: LocalModel, info: ModelInfo) -> list[tuple[str, str]]:
     ]
 
 
-def format_count(count: int) -> str:
-    """`"8.19 B"`, `"596 M"`, `"292 k"`: parameters in the way of the field, powers of 1000."""
-    for unit, power in (("T", 12), ("B", 9), ("M", 6), ("k", 3)):
-        if count >= 10**power:
-            return f"{count / 10**power:.3g} {unit}"
-    return str(count)
-
-
-def _more(count: int) -> str:
-    return _(" and {count} more").format(count=count - 1) if count > 1 else ""
-
-
-def _per_layer(value: int | tuple[int, ...]) -> str:
-    return str(value) if isinstance(value, int) else f"{min(value)}-{max(value)}"
-
-
-def _as_json(model: LocalModel, info: ModelInfo) -> dict[str, object]:
+def _record_json(model: LocalModel) -> dict[str, object]:
     entry = model.entry
     return {
-        "name": model.name,
         "path": str(model.path),
         "parts": [str(path) for path in model.parts],
-        "size_bytes": model.size_bytes,
-        "sha256": list(model.sha256),
         "origin": model.origin,
         "owned": model.owned,
         "source": entry.source if entry else None,
-        "revision": entry.revision if entry else None,
         "installed": entry.installed if entry else None,
-        "architecture": info.architecture,
-        "title": info.name,
-        "parameters": info.parameters,
-        "quantization": info.quantization,
-        "file_type": info.file_type,
-        "layers": info.block_count,
-        "embedding_length": info.embedding_length,
-        "head_count": info.head_count,
-        "head_count_kv": info.head_count_kv,
-        "context_length": info.context_length,
-        "vocab_size": info.vocab_size,
-        "experts": info.expert_count,
-        "experts_used": info.expert_used_count,
-        "tokenizer": info.tokenizer_model,
-        "chat_template_sha256": info.chat_template_sha256,
-        "licence": info.licence,
-        "languages": list(info.languages),
-        "bytes_by_type": dict(info.bytes_by_type),
     }

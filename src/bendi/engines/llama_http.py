@@ -37,6 +37,7 @@ class LlamaServerEngine:
         self._address = worker.address
         self._closed = False
         properties = self._call("/props")
+        self._takes_tools = bool(properties.get("chat_template_caps", {}).get("supports_tools"))
         models = self._call("/v1/models")
         facts = models["data"][0].get("meta") or {}
         self._info = EngineInfo(
@@ -61,6 +62,7 @@ class LlamaServerEngine:
 
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
+        self._check_tools(request)
         raw = request.prompt is not None
         body = _completion_body(request) if raw else _chat_body(request)
         path = "/completion" if raw else "/v1/chat/completions"
@@ -96,6 +98,21 @@ class LlamaServerEngine:
     def close(self) -> None:
         self._closed = True
         self._worker.close()
+
+    def _check_tools(self, request: GenerateRequest) -> None:
+        """llama-server drops tools without a word when the template has no place for them: the caller must know."""
+        if request.tools and request.tool_choice != "none" and not self._takes_tools:
+            raise RequestRejected(
+                _("This model cannot use tools: its chat template has no place for them."),
+                hint=_("Send the request without tools, or choose a model that was trained for them."),
+            )
+        if isinstance(request.tool_choice, Mapping):
+            wanted = request.tool_choice.get("function", {}).get("name")
+            if wanted not in [tool.get("function", {}).get("name") for tool in request.tools]:
+                raise RequestRejected(
+                    _("The request demands the tool {name!r}, which is not among its tools.").format(name=wanted),
+                    hint=_("Name one of the tools that the request brings."),
+                )
 
     def _call(self, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
         try:
@@ -160,9 +177,14 @@ def _chat_fields(messages: Sequence[Message], request: GenerateRequest) -> dict[
     """What decides the prompt: messages, tools, template options."""
     body: dict[str, Any] = {"messages": [_message(message) for message in messages]}
     if request.tools:
-        body["tools"] = [dict(tool) for tool in request.tools]
-        if request.tool_choice is not None:
-            body["tool_choice"] = request.tool_choice
+        choice, tools = request.tool_choice, [dict(tool) for tool in request.tools]
+        if isinstance(choice, Mapping):
+            # llama-server knows no named choice: one tool that must be called is the same.
+            wanted = choice.get("function", {}).get("name")
+            tools, choice = [tool for tool in tools if tool.get("function", {}).get("name") == wanted], "required"
+        body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = choice
     if request.template_options:
         body["chat_template_kwargs"] = dict(request.template_options)
     return body

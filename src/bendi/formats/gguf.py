@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from bendi.errors import ModelFileError
@@ -76,7 +77,15 @@ def read_gguf_split(path: Path) -> tuple[GgufFile, ...]:
     for part in paths:
         with FileSource(part) as source:
             parts.append(read_gguf_from(source, part.name, budget))
-    _check_parts(paths, parts)
+    _check_parts([path.name for path in paths], parts)
+    return tuple(parts)
+
+
+def read_gguf_parts(sources: Sequence[tuple[str, ByteSource]]) -> tuple[GgufFile, ...]:
+    """`read_gguf_split` for parts that are not files: (name, bytes) of each, in order."""
+    budget = Budget()
+    parts = [read_gguf_from(source, name, budget) for name, source in sources]
+    _check_parts([name for name, _source in sources], parts)
     return tuple(parts)
 
 
@@ -90,14 +99,14 @@ def _missing(path: Path) -> bool:
     return False
 
 
-def _check_parts(paths: tuple[Path, ...], parts: list[GgufFile]) -> None:
-    owners: dict[str, Path] = {}
-    for index, (path, part) in enumerate(zip(paths, parts, strict=True)):
+def _check_parts(names: Sequence[str], parts: Sequence[GgufFile]) -> None:
+    owners: dict[str, str] = {}
+    for index, (name, part) in enumerate(zip(names, parts, strict=True)):
         number, count = part.integer("split.no") or 0, part.integer("split.count") or 1
-        if (number, count) != (index, len(paths)):
+        if (number, count) != (index, len(names)):
             raise ModelFileError(
                 _("{name} is part {number} of {count} of a split model, but its name says otherwise.").format(
-                    name=path.name, number=number + 1, count=count
+                    name=name, number=number + 1, count=count
                 ),
                 hint=_("Its name should end in {example}: rename it, or `bendi pull` the model again.").format(
                     example=f"-{number + 1:05}-of-{count:05}.gguf"
@@ -107,23 +116,23 @@ def _check_parts(paths: tuple[Path, ...], parts: list[GgufFile]) -> None:
             part.byte_order != parts[0].byte_order
             or (part.architecture or parts[0].architecture) != parts[0].architecture
         ):
-            raise _other_model(path, paths[0])
+            raise _other_model(name, names[0])
         for tensor in part.tensors:
             if tensor.name in owners:
                 raise ModelFileError(
                     _("{name} has the tensor {tensor}, which {other} has too.").format(
-                        name=path.name, tensor=quoted(tensor.name), other=owners[tensor.name].name
+                        name=name, tensor=quoted(tensor.name), other=owners[tensor.name]
                     ),
                     hint=hostile_hint(),
                 )
-            owners[tensor.name] = path
+            owners[tensor.name] = name
     expected = {part.integer("split.tensors.count") for part in parts} - {None}
-    if len(paths) > 1 and expected != {len(owners)}:
-        raise _other_model(paths[-1], paths[0])
+    if len(names) > 1 and expected != {len(owners)}:
+        raise _other_model(names[-1], names[0])
 
 
-def _other_model(path: Path, first: Path) -> ModelFileError:
+def _other_model(name: str, first: str) -> ModelFileError:
     return ModelFileError(
-        _("{name} does not belong to the same model as {first}.").format(name=path.name, first=first.name),
+        _("{name} does not belong to the same model as {first}.").format(name=name, first=first),
         hint=_("`bendi pull` the model again into a folder of its own."),
     )

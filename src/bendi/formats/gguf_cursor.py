@@ -14,6 +14,8 @@ MAX_HEADER_BYTES = 512 * 1024**2
 MAX_TEXT_BYTES = 2**20
 """The longest text that is kept, and the longest string in a vocabulary."""
 _WINDOW_BYTES = 2**20
+_FIRST_WINDOW_BYTES = 2**16
+"""Windows begin small and double: most of a remote file with a small header should stay where it is."""
 
 
 def hostile_hint() -> str:
@@ -36,6 +38,7 @@ class Cursor:
         self._source = source
         self._window = b""
         self._start = 0
+        self._room = _FIRST_WINDOW_BYTES
         self._structs: dict[str, struct.Struct] = {}
         self.order = order
         self.position = position
@@ -114,7 +117,10 @@ class Cursor:
             return
         if size_bytes > self.remaining_bytes:
             raise self._ended()
-        self._window = self._source.read_at(self.position, min(max(size_bytes, _WINDOW_BYTES), self.remaining_bytes))
+        # Windows end at round places, where the requests for a remote file end, too.
+        end = max(self.position + size_bytes, (self.position + self._room) // _FIRST_WINDOW_BYTES * _FIRST_WINDOW_BYTES)
+        self._room = min(2 * self._room, _WINDOW_BYTES)
+        self._window = self._source.read_at(self.position, min(end - self.position, self.remaining_bytes))
         self._start = self.position
         if len(self._window) < size_bytes:
             raise self._ended()

@@ -14,9 +14,12 @@ from bendi.errors import ModelFileError
 from bendi.formats.anatomy import LayerKind, RopeScaling, every
 from bendi.formats.gguf_check import MAX_LAYERS
 from bendi.formats.gguf_cursor import hostile_hint, quoted
-from bendi.formats.hf_families import FAMILIES, LAYER_KINDS, OTHER_NAMES, WINDOW_IN_ALL, WINDOW_ONLY_IF_USED, Config
+from bendi.formats.hf_families import FAMILIES, LAYER_KINDS, OTHER_NAMES, WINDOW_IN_ALL, WINDOW_ONLY_IF_USED
 from bendi.formats.source import ByteSource
 from bendi.i18n import _
+
+Config = Mapping[str, object]
+"""A `config.json`, or a part of one."""
 
 MAX_JSON_BYTES = 4 * 2**20
 _MAX_PARTS = 100_000
@@ -215,7 +218,7 @@ def _layers(facts: _Reader, family: str, count: int) -> tuple[int | None, tuple[
 
 
 def _kinds(facts: _Reader, family: str, count: int, window: int) -> tuple[LayerKind, ...]:
-    full: tuple[LayerKind, ...] = ("attention",) * count
+    full = every(1, count, "attention", "none")
     types = facts.get("layer_types")
     if isinstance(types, list):
         if len(types) < count or not all(isinstance(word, str) for word in types):
@@ -235,11 +238,11 @@ def _kinds(facts: _Reader, family: str, count: int, window: int) -> tuple[LayerK
         first = facts.number("max_window_layers", MAX_LAYERS)
         if facts.get("use_sliding_window") is not True or first >= count:
             return full
-        return ("attention",) * first + ("window",) * (count - first)
+        return full[:first] + every(1, count - first, "window", "none")
     period = facts.number("sliding_window_pattern", MAX_LAYERS)
     if period:
         return every(period, count, "attention", "window")
-    return ("window",) * count if family in WINDOW_IN_ALL else full
+    return every(1, count, "window", "none") if family in WINDOW_IN_ALL else full
 
 
 def _rope_scaling(facts: _Reader) -> RopeScaling | None:

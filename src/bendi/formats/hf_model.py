@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bendi.errors import ModelFileError, NotFoundError
@@ -49,11 +49,15 @@ class HfTexts:
 
 @dataclass(frozen=True)
 class HfModel:
-    """What a model is, what its layers are made of, and what the user should know about how that was found."""
+    """What a model is, what its layers are made of, and what the user should know about how that was found.
+
+    `files`: names of the files with weights; `header_bytes`: of their headers.
+    """
 
     info: ModelInfo
     anatomy: Anatomy
     notes: tuple[str, ...]
+    files: tuple[str, ...]
     header_bytes: int
 
 
@@ -74,11 +78,13 @@ def model_info_from_config(
     )
 
 
-def hf_model(config: Config, files: Sequence[SafetensorsFile], texts: HfTexts | None = None) -> HfModel:
-    """A model from everything that was read of it. Raises as `model_info_from_config`."""
-    tensors = [tensor for file in files for tensor in file.tensors]
+def hf_model(config: Config, files: Mapping[str, SafetensorsFile], texts: HfTexts | None = None) -> HfModel:
+    """A model from everything that was read of it; `files` by their names. Raises as `model_info_from_config`."""
+    tensors = [tensor for file in files.values() for tensor in file.tensors]
     info, anatomy, notes = model_info_from_config(config, tensors, texts)
-    return HfModel(info, anatomy, notes, sum(file.data_offset for file in files))
+    size_bytes = sum(file.file_size_bytes for file in files.values())
+    header_bytes = sum(file.data_offset for file in files.values())
+    return HfModel(replace(info, file_size_bytes=size_bytes), anatomy, notes, tuple(files), header_bytes)
 
 
 def is_hf_folder(path: Path) -> bool:
@@ -111,7 +117,7 @@ def read_hf_folder(path: Path) -> HfModel:
         else:
             source = stack.enter_context(FileSource(path / WEIGHTS))
             files[WEIGHTS] = read_safetensors(source, WEIGHTS, budget)
-    return hf_model(config, list(files.values()), _texts(path))
+    return hf_model(config, files, _texts(path))
 
 
 def read_texts(tokenizer: ByteSource | None, template: ByteSource | None, readme: ByteSource | None) -> HfTexts:
@@ -188,8 +194,8 @@ def _template(tokenizer: Mapping[str, object]) -> str | None:
     """The chat template of `tokenizer_config.json`: a text, or several with names."""
     template = tokenizer.get("chat_template")
     if isinstance(template, list):
-        named = {part.get("name"): part.get("template") for part in template if isinstance(part, dict)}
-        template = named.get("default")
+        named = [part for part in template if isinstance(part, dict) and part.get("name") == "default"]
+        template = named[0].get("template") if named else None
     return template if isinstance(template, str) and template else None
 
 

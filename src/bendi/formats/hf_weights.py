@@ -28,7 +28,10 @@ _OTHER_SENSES = re.compile(
     r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|audio_tower|audio_model|embed_vision|embed_audio|"
     r"multi_modal_projector|mm_projector|merger|talker|token2wav|code2wav)\."
 )
-_HEADS = ("lm_head.weight", "output.weight", "embed_out.weight", "output_layer.weight", "lm_head.qweight")
+_HEAD = re.compile(
+    r"(?:(?:language_model|model|transformer)\.)*(?:lm_head|embed_out|output|output_layer)\."
+    r"(?:weight|qweight|weight_packed)"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def count_weights(tensors: Iterable[SafetensorsTensor], facts: ConfigFacts) -> W
         beyond = match is not None and int(match[1]) >= len(facts.layers)
         if _OTHER_SENSES.search(tensor.name) or _PREDICTION.search(tensor.name) or beyond:
             continue
-        has_head = has_head or tensor.name.endswith(_HEADS)
+        has_head = has_head or _HEAD.fullmatch(tensor.name) is not None
         if tensor.name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight")) and tensor.shape:
             vocabulary = tensor.shape[0]
         if _EXPERTS.search(tensor.name) and experts:

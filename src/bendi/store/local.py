@@ -135,9 +135,10 @@ class Store:
                 return NotFoundError(error.message, hint=error.hint)
         here = {spelling: model.name for model in models for spelling in (model.name.casefold(), *model.spellings)}
         close = get_close_matches(text.casefold(), list(here), n=5, cutoff=0.6)
+        close += [spelling for spelling in here if text.casefold() in spelling]
         lines = []
         if close:
-            near = ", ".join(dict.fromkeys(here[spelling] for spelling in close))
+            near = ", ".join([*dict.fromkeys(here[spelling] for spelling in close)][:5])
             lines.append(_("Nearest on this machine: {names}").format(names=near))
         if isinstance(name, AliasName) and name.alias not in self.catalogue.names():
             lines.append(nearest_hint(self.catalogue.near(name.alias)))
