@@ -46,6 +46,10 @@ def measure(model: bendi.Model, prompt: str, when: Callable[[Chunk], bool]) -> t
     return returned_s, idle_after_s(model.info.details["pid"], started_s)
 
 
+def summary(values_s: list[float]) -> str:
+    return f"{statistics.median(values_s) * 1000:6.1f} ms (worst {max(values_s) * 1000:.1f})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="demo")
@@ -65,10 +69,7 @@ def main() -> None:
                 returned, idle = measure(model, text, when)
                 returned_s.append(returned)
                 idle_s.append(idle)
-            print(
-                f"{name:<18} returned {statistics.median(returned_s) * 1000:6.1f} ms (worst {max(returned_s) * 1000:.1f}), "
-                f"idle {statistics.median(idle_s) * 1000:6.1f} ms (worst {max(idle_s) * 1000:.1f}); bar 200 ms"
-            )
+            print(f"{name:<18} returned {summary(returned_s)}, idle {summary(idle_s)}; bar 200 ms")
 
 
 if __name__ == "__main__":

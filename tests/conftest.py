@@ -54,7 +54,8 @@ def thinking_model(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -
     """The built-in model with the chat template of a thinking model: its answers begin inside `<think>`."""
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
-        "{% if m.role == 'assistant' and m.reasoning_content %}<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
+        "{% if m.role == 'assistant' and m.reasoning_content %}"
+        "<think>\n{{ m.reasoning_content }}\n</think>\n\n{% endif %}"
         "{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n"
         "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n"

@@ -58,8 +58,7 @@ def state(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def _transcript(store: SessionStore) -> list[tuple[str, list[str]]]:
     found = [
-        (session.model, [stored.message.content for stored in store.messages(session.id)])
-        for session in store.recent()
+        (session.model, [stored.message.content for stored in store.messages(session.id)]) for session in store.recent()
     ]
     return sorted(found)
 
@@ -305,9 +304,7 @@ def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=300))
 @settings(max_examples=50, deadline=None)
-def test_a_journal_of_any_bytes_is_read_without_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_a_journal_of_any_bytes_is_read_without_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
     journal = Journal(path)
     journal.start(after_seq=5)

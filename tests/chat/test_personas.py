@@ -152,9 +152,7 @@ _persona = st.builds(Persona, _name, description=_text, model=_text, system=_tex
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(_persona, max_size=4, unique_by=lambda persona: persona.name))
-def test_any_personas_survive_the_file(
-    tmp_path_factory: pytest.TempPathFactory, personas: list[Persona]
-) -> None:
+def test_any_personas_survive_the_file(tmp_path_factory: pytest.TempPathFactory, personas: list[Persona]) -> None:
     path = tmp_path_factory.mktemp("personas") / "personas.toml"
     for persona in personas:
         save_persona(path, persona)

@@ -37,9 +37,7 @@ def test_what_is_stored_comes_back(path: Path) -> None:
     with contextlib.closing(SessionStore(path)) as store:
         session = store.create("demo", persona="翻译", settings={"set": {"temperature": 0.5}})
         store.append(session.id, Message("user", "什么是量化?\nsecond line"))
-        store.append(
-            session.id, Message("assistant", "…", "thinking", (call,)), details={"usage": {"prompt_tok": 3}}
-        )
+        store.append(session.id, Message("assistant", "…", "thinking", (call,)), details={"usage": {"prompt_tok": 3}})
         store.append(session.id, Message("tool", "sunny", tool_call_id="call_1"))
     with contextlib.closing(SessionStore(path)) as store:
         found = store.get(session.id)

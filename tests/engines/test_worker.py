@@ -33,7 +33,7 @@ from bendi.messages import GenerateRequest, Message, Sampling
 
 QUESTION = (Message("user", "Why?"),)
 ENDLESS = GenerateRequest(prompt="a", sampling=Sampling(temperature=0.0))
-LONG = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0.0), )
+LONG = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0.0))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from bendi.settings import Settings
 
 S = TypeVar("S", bound=LoopbackServer)
 
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Folders with Chinese names and spaces, since they must work everywhere."""

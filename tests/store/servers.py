@@ -12,11 +12,13 @@ import hashlib
 import json
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -75,7 +77,7 @@ class Blob:
 class LoopbackServer:
     """A threaded HTTP server on a free port. `host`: the name that its URLs use."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", certificate: Path | None = None) -> None:
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.body_bytes = 0
@@ -103,7 +105,11 @@ class LoopbackServer:
 
         self._http = Server(("127.0.0.1", 0), Handler)
         self.port = int(self._http.server_address[1])
-        self.url = f"http://{host}:{self.port}"
+        self.url = f"{'https' if certificate else 'http'}://{host}:{self.port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
 
@@ -256,6 +262,7 @@ class HubServer(LoopbackServer):
         self.sizes: dict[str, object] = {}
         self.extra_entries: list[dict[str, object]] = []
         self.gated: set[str] = set()
+        self.link_base = ""
         self.commit = COMMIT
         super().__init__(host)
 
@@ -294,7 +301,7 @@ class HubServer(LoopbackServer):
         entries += self.extra_entries
         headers = {}
         if start + self.page < len(entries):
-            following = f"{self.url}/api/models/{repo}/tree/{self.commit}?recursive=true&cursor={start + self.page}"
+            following = f"{self.link_base or self.url}/api/models/{repo}/tree/{self.commit}?recursive=true&cursor={start + self.page}"
             headers["Link"] = f'<{following}>; rel="next"'
         request.answer_json(entries[start : start + self.page], headers)
 

@@ -22,7 +22,7 @@ from bendi.store.download import fetch
 from bendi.store.install import place
 from bendi.store.journal import journal_path, part_path, read_journal, total_bytes
 from bendi.store.remote import RemoteFile
-from bendi.store.transport import Transport
+from bendi.store.transport import Transport, certificates
 
 REPO = "org/Tiny-GGUF"
 NAME = f"hf:{REPO}:Q4_K_M"
@@ -138,6 +138,19 @@ def test_a_resumed_part_that_is_damaged_is_loaded_again(hub, cdn, puller, conten
     assert puller(NAME).model.path.read_bytes() == content
 
 
+def test_a_server_that_forgets_how_to_send_ranges(hub, cdn, puller, content):
+    cdn.faults = [Fault(cut_after=3000), Fault(cut_after=0, times=-1)]
+    with pytest.raises(DownloadError):
+        puller(NAME)
+    cdn.faults = [Fault(no_ranges=True, times=-1)]
+    assert puller(NAME).model.path.read_bytes() == content
+
+
+def test_some_servers_behind_one_name_ignore_ranges(hub, cdn, puller, content):
+    cdn.faults = [Fault(), Fault(), Fault(no_ranges=True, cut_after=9000), Fault(), Fault(no_ranges=True)]
+    assert puller(NAME, connections=3).model.path.read_bytes() == content
+
+
 def test_a_part_without_its_journal_is_not_trusted(hub, cdn, puller, content):
     part = part_path(target(puller))
     part.parent.mkdir(parents=True)
@@ -217,6 +230,16 @@ def test_a_list_that_lies_about_the_size(hub, puller, content):
         with pytest.raises(DownloadError, match="were promised"):
             puller(NAME)
         assert nothing_installed(puller)
+
+
+@pytest.mark.parametrize("no_ranges", [True, False])
+@pytest.mark.parametrize("more", [-50, -1, 1, 50])
+def test_a_list_that_lies_about_the_size_and_a_server_that_says_nothing(hub, cdn, puller, content, no_ranges, more):
+    hub.sizes["Tiny-Q4_K_M.gguf"] = len(content) + more
+    cdn.faults = [Fault(no_length=True, no_ranges=no_ranges, times=-1)]
+    with pytest.raises(StoreError):
+        puller(NAME)
+    assert nothing_installed(puller)
 
 
 @pytest.mark.parametrize("size", [-1, 0, 2**63, 1.5, "100", True, None])
@@ -379,8 +402,8 @@ def test_fewer_connections_than_we_would_like(start, hub, cdn, puller, content):
                 self.active -= 1
 
     hub.cdn = start(Strict())
-    hub.cdn.faults = [Fault(slow_s=0.002, times=-1)]
-    assert puller(NAME, connections=4, attempts=2, backoff_s=0.01).model.path.read_bytes() == content
+    hub.cdn.faults = [Fault(slow_s=0.01, times=-1)]
+    assert puller(NAME, connections=4, attempts=2, backoff_s=0.001).model.path.read_bytes() == content
 
 
 @pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (410, NotFoundError), (401, DownloadError),
@@ -462,6 +485,43 @@ def test_redirects_to_odd_places_are_refused(hub, puller, location):
     hub.faults = [Fault("/resolve/", redirect=location)]
     with pytest.raises(DownloadError, match="redirects"):
         puller(NAME)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key and a certificate for `localhost` that nobody has signed."""
+    key, path = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+               "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", path]  # fmt: skip
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no certificate can be made here: {error}")
+    path.write_bytes(path.read_bytes() + key.read_bytes())
+    return path
+
+
+def test_a_server_that_cannot_prove_who_it_is(start, puller, certificate):
+    server = start(FileServer("localhost", certificate))
+    puller.use(hf_endpoint=server.url, hf_token="secret")
+    with pytest.raises(DownloadError, match="identity") as caught:
+        puller(NAME)
+    assert "SSL_CERT_FILE" in caught.value.hint
+    assert server.seen == []
+
+
+def test_encryption_is_not_given_up_by_a_redirect(start, puller, certificate, monkeypatch):
+    server = start(FileServer("localhost", certificate))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    certificates.cache_clear()
+    try:
+        url = server.put("/m.gguf", gguf(3000))
+        assert puller(url).model.path.read_bytes() == gguf(3000)
+        server.faults = [Fault(redirect="http://example.invalid/m.gguf")]
+        with pytest.raises(DownloadError, match="unencrypted"):
+            puller(url, force=True)
+    finally:
+        certificates.cache_clear()
 
 
 def test_an_endless_redirect_ends(hub, puller):

@@ -78,6 +78,14 @@ def test_hub_pages_are_followed_on_the_same_host(hub, puller):
     assert len(hub.paths("/tree/")) == 4
 
 
+def test_pages_of_a_mirror_that_passes_on_the_links_of_the_hub(hub, puller, start):
+    original = start(HubServer())
+    hub.page, hub.link_base = 1, original.url
+    puller.use(hf_token="secret")
+    assert puller(f"hf:{REPO}:Q8_0").status == "downloaded"
+    assert original.seen == []
+
+
 def test_a_small_file_is_checked_by_its_git_hash(hub, puller):
     hub.small = {"Tiny-Q4_K_M.gguf"}
     model = puller(f"hf:{REPO}").model

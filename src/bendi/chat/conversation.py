@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -107,8 +107,10 @@ class Conversation:
         policy: Policy | None = None,
         cancel: Cancellation | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Iterator[Event]:
-        """Asks, and yields the answer. `policy` overrides the one in force. `on_progress`: of a compaction.
+    ) -> Generator[Event]:
+        """Asks, and yields the answer; closing the generator stops it and keeps what was written.
+
+        `policy` overrides the one in force. `on_progress`: of a compaction.
 
         Raises ContextOverflow, before anything is stored, when the policy is to refuse; EngineError as the engine.
         """
@@ -125,7 +127,7 @@ class Conversation:
         policy: Policy | None = None,
         cancel: Cancellation | None = None,
         on_progress: OnProgress | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event]:
         """Takes the last answer back and asks again. Raises UsageError when there is no question."""
         question = self._last_question()
         if question is None:
@@ -187,7 +189,7 @@ class Conversation:
         if needed_tok > budget.available_tok:
             raise overflow(budget, needed_tok, can_shrink=len(asked.turn_starts) > 1)
 
-    def _answer(self, policy: Policy, cancel: Cancellation, on_progress: OnProgress | None) -> Iterator[Event]:
+    def _answer(self, policy: Policy, cancel: Cancellation, on_progress: OnProgress | None) -> Generator[Event]:
         view, budget = self._view(policy), self._budget()
         room_tok = budget.available_tok
         try:
@@ -212,7 +214,7 @@ class Conversation:
         details = {"covers_to": last_position}
         self._sessions.append(self.setup.session_id, note, kind="summary", details=details)
 
-    def _generate(self, fitted: Fitted, budget: Budget, cancel: Cancellation) -> Iterator[Event]:
+    def _generate(self, fitted: Fitted, budget: Budget, cancel: Cancellation) -> Generator[Event]:
         parameters = self.setup.parameters
         request = GenerateRequest(
             messages=fitted.dialogue.messages,

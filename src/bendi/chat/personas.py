@@ -93,7 +93,7 @@ def parse_personas(text: str, path: Path, *, builtin: bool = False) -> dict[str,
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             _("{path} is not valid TOML: {error}").format(path=path, error=error),
-            hint=_("Correct that line; names with spaces, dots or Chinese characters are quoted: [\"翻译\"]."),
+            hint=_('Correct that line; names with spaces, dots or Chinese characters are quoted: ["翻译"].'),
         ) from error
     return {name: _persona(name, section, _Place(path, text, name), builtin) for name, section in table.items()}
 
@@ -161,7 +161,7 @@ def _unknown_key(where: str, key: str, value: object) -> ConfigError:
     if near:
         hint = _("Did you mean {name}?").format(name=near[0])
     elif isinstance(value, dict):
-        hint = _("A name with a dot is quoted: [\"a.b\"].")
+        hint = _('A name with a dot is quoted: ["a.b"].')
     else:
         hint = _("Known keys: {keys}").format(keys=", ".join(known))
     return ConfigError(_("{where} is not a key of a persona").format(where=where), hint=hint)

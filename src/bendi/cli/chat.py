@@ -24,9 +24,7 @@ from bendi.i18n import _
 _SHOWN_ON_RESUME = 4
 
 
-def chat(
-    job: Job, sessions: SessionStore | MemorySessions, setup: Setup, load: Callable[[], Engine]
-) -> int:
+def chat(job: Job, sessions: SessionStore | MemorySessions, setup: Setup, load: Callable[[], Engine]) -> int:
     """Talks until the user leaves; returns the exit code."""
     prompts = sessions.recent_prompts() if isinstance(sessions, SessionStore) else []
     screen: Screen

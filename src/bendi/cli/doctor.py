@@ -39,9 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = load_settings()
     if args.online and settings.offline:
-        raise ConfigError(
-            _("The offline setting forbids connections."), hint=_("Unset BENDI_OFFLINE to use --online.")
-        )
+        raise ConfigError(_("The offline setting forbids connections."), hint=_("Unset BENDI_OFFLINE to use --online."))
     machine = detect_machine()
     report: dict[str, Any] = {
         "versions": _versions(),

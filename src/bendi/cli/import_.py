@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
                 bar.update(progress.done_bytes, progress.total_bytes)
 
             models.append(import_file(store, Path(text), name=args.name, way=way, on_progress=show))
-        output.say(
-            _("{name}: {size}, imported").format(name=models[-1].name, size=format_size(models[-1].size_bytes))
-        )
+        output.say(_("{name}: {size}, imported").format(name=models[-1].name, size=format_size(models[-1].size_bytes)))
     if args.json:
         output.json_data([{"name": m.name, "path": str(m.path), "size_bytes": m.size_bytes} for m in models])
     else:

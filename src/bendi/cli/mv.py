@@ -50,12 +50,14 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     if args.json:
-        output.json_data({
-            "from": str(moved.old_root),
-            "to": str(moved.new_root),
-            "models": moved.models,
-            "size_bytes": moved.size_bytes,
-            "stayed": moved.stayed,
-            "in_use": [str(path) for path in moved.in_use],
-        })
+        output.json_data(
+            {
+                "from": str(moved.old_root),
+                "to": str(moved.new_root),
+                "models": moved.models,
+                "size_bytes": moved.size_bytes,
+                "stayed": moved.stayed,
+                "in_use": [str(path) for path in moved.in_use],
+            }
+        )
     return 0

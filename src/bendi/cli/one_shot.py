@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ def complete_once(job: Job, engine: Engine, view: AnswerView | None) -> int:
     return _finish(job, _completion(job, engine, cancel), cancel, view, "")
 
 
-def _completion(job: Job, engine: Engine, cancel: Cancellation) -> Iterator[Event]:
+def _completion(job: Job, engine: Engine, cancel: Cancellation) -> Generator[Event]:
     """A raw completion in the form of a conversation's events."""
     parameters = join(job.chosen)
     request = GenerateRequest(
@@ -52,12 +52,11 @@ def _completion(job: Job, engine: Engine, cancel: Cancellation) -> Iterator[Even
     yield Reply(message, last.finish or "cancelled", usage, timings, usage.total_tok, engine.info.context_tok)
 
 
-def _finish(
-    job: Job, events: Iterator[Event], cancel: Cancellation, view: AnswerView | None, session_id: str
-) -> int:
+def _finish(job: Job, events: Generator[Event], cancel: Cancellation, view: AnswerView | None, session_id: str) -> int:
     reply: Reply | None = None
     left_out = 0
     with stopping_on_ctrl_c(cancel), contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(events))
         if view:
             stack.callback(view.close)
         for event in events:

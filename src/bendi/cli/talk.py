@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from bendi.chat.conversation import ContextChanged, Conversation, Event, Reply
@@ -136,15 +137,13 @@ class Talk:
             line = ending_line(self.last, self.setup.parameters.max_tokens)
             self.screen.note(f"{line} {status_line(self.last)}" if line else status_line(self.last))
 
-    def _show(self, events: Iterator[Event]) -> None:
+    def _show(self, events: Generator[Event]) -> None:
         view = self.screen.answer_view(thinking=self.thinking)
-        try:
+        with contextlib.closing(events), contextlib.closing(view):
             for event in events:
                 if isinstance(event, Reply):
                     self.last = event
                 view.show(event)
-        finally:
-            view.close()
 
     def _ask_for_policy(self, error: ContextOverflow) -> Policy | None:
         """What to do about a full context; None where there is no choice, or the user wants none."""

@@ -172,9 +172,7 @@ def _recurrent(gguf: GgufFile, count: int, attention: list[bool]) -> list[bool]:
     # Nemotron-H has layers with neither: they have a feed-forward length, which its recurrent layers have not.
     forward = gguf.array(f"{architecture}.feed_forward_length") if architecture.startswith("nemotron_h") else None
     lengths = forward.values if forward is not None and forward.values is not None else ()
-    return [
-        not attention[layer] and not (layer < len(lengths) and lengths[layer]) for layer in range(count)
-    ]
+    return [not attention[layer] and not (layer < len(lengths) and lengths[layer]) for layer in range(count)]
 
 
 def _windows(gguf: GgufFile, count: int) -> list[bool]:

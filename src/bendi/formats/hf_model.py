@@ -150,9 +150,7 @@ def _texts(path: Path) -> HfTexts:
         return read_texts(opened(TOKENIZER), opened(TEMPLATE), opened(README))
 
 
-def _info(
-    facts: ConfigFacts, weights: WeightCount, tensors: Sequence[SafetensorsTensor], texts: HfTexts
-) -> ModelInfo:
+def _info(facts: ConfigFacts, weights: WeightCount, tensors: Sequence[SafetensorsTensor], texts: HfTexts) -> ModelInfo:
     sizes = bytes_by_dtype(tensors)
     template = texts.template or _template(texts.tokenizer or {})
     licence = _LICENCE.search(texts.readme) if texts.readme.startswith("---") else None

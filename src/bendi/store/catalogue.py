@@ -97,7 +97,7 @@ def _own(path: Path) -> dict[str, ModelName]:
         if not isinstance(name, AliasName) or name.quant or name.alias == DEMO or isinstance(meant, AliasName):
             raise ConfigError(
                 _("{path}: {alias} = {target!r} cannot be used").format(path=path, alias=alias, target=target),
-                hint=_("A line gives a new short name to a full one: work = \"hf:org/repo:Q4_K_M\""),
+                hint=_('A line gives a new short name to a full one: work = "hf:org/repo:Q4_K_M"'),
             )
         if isinstance(meant, PathName) and not meant.path.is_absolute():
             meant = PathName(path.parent / meant.path)

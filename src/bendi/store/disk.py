@@ -120,8 +120,10 @@ def require_space(folder: Path, needed_bytes: int, reserve_bytes: int) -> None:
             free=format_size(free),
             reserve=format_size(reserve_bytes),
         ),
-        hint=_("Choose a smaller quantization, delete a model (bendi list, bendi rm NAME), "
-               "or use another disk: BENDI_MODELS=/other/folder"),
+        hint=_(
+            "Choose a smaller quantization, delete a model (bendi list, bendi rm NAME), "
+            "or use another disk: BENDI_MODELS=/other/folder"
+        ),
     )
 
 

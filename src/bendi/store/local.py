@@ -144,9 +144,7 @@ class Store:
             lines.append(nearest_hint(self.catalogue.near(name.alias)))
         else:
             lines.append(_("To download it: {command}").format(command=f"bendi pull {typed(text)}"))
-        return NotFoundError(
-            _("the model {name} is not on this machine").format(name=text), hint="\n".join(lines)
-        )
+        return NotFoundError(_("the model {name} is not on this machine").format(name=text), hint="\n".join(lines))
 
 
 def _parsed(text: str) -> ModelName | None:

@@ -111,8 +111,10 @@ def _check_roots(settings: Settings, old_root: Path, new_root: Path) -> None:
     if [path.absolute() for path in from_file] != [path.absolute() for path in settings.models_dirs]:
         raise UsageError(
             _("BENDI_MODELS decides where models are, so the settings file could not tell where they went"),
-            hint=_("Remove BENDI_MODELS from the environment and try again, "
-                   "or move the folder by hand and change that variable."),
+            hint=_(
+                "Remove BENDI_MODELS from the environment and try again, "
+                "or move the folder by hand and change that variable."
+            ),
         )
     if new_root.exists() and not new_root.is_dir():
         raise UsageError(_("{path} is not a folder").format(path=new_root))
@@ -160,9 +162,7 @@ def _copy_one(source: Path, target: Path, sha256: str | None, show: Callable[[in
     if target.exists():
         if os.path.samefile(source, target):
             return
-        if target.stat().st_size == source.stat().st_size and hash_file(target, show) == (
-            sha256 or hash_file(source)
-        ):
+        if target.stat().st_size == source.stat().st_size and hash_file(target, show) == (sha256 or hash_file(source)):
             return
         if target.suffix.lower() == ".gguf":
             raise StoreError(

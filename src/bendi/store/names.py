@@ -28,7 +28,7 @@ MAX_TEXT = 2048
 MAX_COMPONENT_BYTES = 220  # file systems allow 255; `.part.json` and a temporary suffix must still fit
 
 _FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f<>:\"/\\\\|?*\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+    '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]'
 )
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 _ORG_OR_REPO = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_-])?")
@@ -190,8 +190,10 @@ def is_sha256(text: object) -> bool:
 
 
 def _forms() -> str:
-    return _("Names look like hf:org/repo, hf:org/repo:Q4_K_M, ms:org/repo, ollama:name:tag, https://.../file.gguf, "
-             "a path, or a short name such as qwen3:8b.")
+    return _(
+        "Names look like hf:org/repo, hf:org/repo:Q4_K_M, ms:org/repo, ollama:name:tag, https://.../file.gguf, "
+        "a path, or a short name such as qwen3:8b."
+    )
 
 
 def _bad(text: str, why: str, hint: str = "") -> UsageError:
@@ -288,8 +290,11 @@ def _url(text: str) -> UrlName | RepoName:
         raise _bad(text, _("this URL cannot be read"))
     if parts.username is not None or parts.password is not None:
         shown = f"{parts.scheme}://...@{host}{parts.path}"
-        raise _bad(shown, _("a URL with a password in it would be written into the records of the store"),
-                   _("Download that file by other means, then: bendi import FILE"))
+        raise _bad(
+            shown,
+            _("a URL with a password in it would be written into the records of the store"),
+            _("Download that file by other means, then: bendi import FILE"),
+        )
     repo = _repo_of_url(host, parts.path, text)
     if repo:
         return repo
@@ -341,8 +346,11 @@ def _with_slash(text: str) -> UsageError:
     if colon and "/" not in prefix:
         close = get_close_matches(prefix.lower(), ("hf", "ms", "ollama", "huggingface", "modelscope"), n=1, cutoff=0.5)
         short = {"huggingface": "hf", "modelscope": "ms"}.get(close[0], close[0]) if close else "hf"
-        return _bad(text, _("there is no kind of name {prefix!r}").format(prefix=prefix),
-                    _("Did you mean {name}?").format(name=f"{short}:{rest}"))
+        return _bad(
+            text,
+            _("there is no kind of name {prefix!r}").format(prefix=prefix),
+            _("Did you mean {name}?").format(name=f"{short}:{rest}"),
+        )
     if "\\" in text or text.count("/") > 1:
         return _bad(text, _("it is neither a path to a .gguf file nor a name"), "")
     where = _("From the hub: {hub}. From ModelScope: {modelscope}.").format(hub=f"hf:{text}", modelscope=f"ms:{text}")

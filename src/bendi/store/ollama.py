@@ -96,7 +96,9 @@ def _notes(layers: list[tuple[str, str, object]]) -> tuple[str, ...]:
         if kind == "projector":
             notes.append(_("It can also see images; that part ({size}) was not downloaded.").format(size=size_text))
         elif kind == "adapter":
-            notes.append(_("It has an adapter ({size}) that was not downloaded: answers differ from Ollama's.").format(
-                size=size_text
-            ))
+            notes.append(
+                _("It has an adapter ({size}) that was not downloaded: answers differ from Ollama's.").format(
+                    size=size_text
+                )
+            )
     return tuple(notes)

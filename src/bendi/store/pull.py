@@ -161,14 +161,19 @@ class _Pull:
         make_folder(first.parent)
         with ExitStack() as stack:
             stack.enter_context(
-                locked(self._store.root / STORE_LOCK_NAME, shared=True, on_wait=lambda: self._events.note(
-                    _("Another bendi is moving the store; waiting for it.")
-                ))
+                locked(
+                    self._store.root / STORE_LOCK_NAME,
+                    shared=True,
+                    on_wait=lambda: self._events.note(_("Another bendi is moving the store; waiting for it.")),
+                )
             )
             stack.enter_context(
-                locked(model_lock(first), on_wait=lambda: self._events.note(
-                    _("Another bendi is downloading {name}; waiting for it.").format(name=self._name)
-                ))
+                locked(
+                    model_lock(first),
+                    on_wait=lambda: self._events.note(
+                        _("Another bendi is downloading {name}; waiting for it.").format(name=self._name)
+                    ),
+                )
             )
             yield
 

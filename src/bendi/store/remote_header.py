@@ -99,9 +99,7 @@ class RemoteReader:
     def received_bytes(self) -> int:
         return self._allowance.received_bytes
 
-    def read(
-        self, files: Sequence[tuple[RemoteFile, str | None]], parse: Callable[[Sequence[ByteSource]], T]
-    ) -> T:
+    def read(self, files: Sequence[tuple[RemoteFile, str | None]], parse: Callable[[Sequence[ByteSource]], T]) -> T:
         """What `parse` makes of the bytes of `files`, each with its key in the cache.
 
         What arrived is kept when that works, and also when the connection breaks; then the next attempt continues.
@@ -127,9 +125,7 @@ class RemoteReader:
             return parsed
 
     @contextmanager
-    def _opened(
-        self, files: Sequence[tuple[RemoteFile, str | None]]
-    ) -> Iterator[tuple[list[HttpByteSource], bool]]:
+    def _opened(self, files: Sequence[tuple[RemoteFile, str | None]]) -> Iterator[tuple[list[HttpByteSource], bool]]:
         """The files as sources, and whether anything of them was remembered."""
         sources = []
         remembered = False

@@ -127,9 +127,7 @@ class _Repository:
         return RemoteFile(url, name, None), address_key(url) if self._name.source == "hf" else None
 
 
-def _read_all(
-    names: Sequence[str], sources: Sequence[ByteSource], connections: int
-) -> dict[str, SafetensorsFile]:
+def _read_all(names: Sequence[str], sources: Sequence[ByteSource], connections: int) -> dict[str, SafetensorsFile]:
     if len(sources) > 1:
         with ThreadPoolExecutor(max_workers=connections, thread_name_prefix="bendi-header") as pool:
             # The results are of no interest: what arrives is remembered by the sources.

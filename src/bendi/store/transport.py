@@ -267,8 +267,10 @@ def offline_error(what: str) -> DownloadError:
 def unreachable(url: str, error: Transient) -> DownloadError:
     return DownloadError(
         _("{host} could not be used: {reason}").format(host=host_of(url), reason=error.reason),
-        hint=_("Type the same command again: it continues where it stopped. Behind a firewall, set HTTPS_PROXY, "
-               "set HF_ENDPOINT to a mirror, or use ModelScope (ms:org/repo)."),
+        hint=_(
+            "Type the same command again: it continues where it stopped. Behind a firewall, set HTTPS_PROXY, "
+            "set HF_ENDPOINT to a mirror, or use ModelScope (ms:org/repo)."
+        ),
     )
 
 

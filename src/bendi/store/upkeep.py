@@ -99,9 +99,7 @@ def remove(store: Store, model: LocalModel) -> int:
     """
     if model.folder is None or model.entry is None or not (model.owned or model.entry.external):
         raise StoreError(
-            _("{name} belongs to {owner}, so bendi does not delete it").format(
-                name=model.name, owner=_owner(model)
-            ),
+            _("{name} belongs to {owner}, so bendi does not delete it").format(name=model.name, owner=_owner(model)),
             hint=_("It is here: {path}").format(path=model.path),
         )
     root = next((root for root in store.roots if model.folder.is_relative_to(root)), None)

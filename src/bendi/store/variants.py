@@ -154,9 +154,7 @@ def menu(variants: Sequence[Variant], spell: Callable[[Variant, bool], str], lim
     return "\n".join(lines)
 
 
-def _by_file(
-    files: Sequence[Listed], variants: Sequence[Variant], incomplete: Sequence[Variant], path: str
-) -> Variant:
+def _by_file(files: Sequence[Listed], variants: Sequence[Variant], incomplete: Sequence[Variant], path: str) -> Variant:
     for variant in [*variants, *(Variant("", (file,)) for file in files if is_auxiliary(file.path))]:
         if any(file.path == path for file in variant.files):
             return variant

@@ -1,0 +1,77 @@
+"""One holder at a time, among threads and processes, also when the lock file comes and goes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bendi.errors import StoreError
+from bendi.store.lock import locked
+
+
+def count_up(path: Path, times: int) -> None:
+    for _number in range(times):
+        with locked(path.with_suffix(".lock")):
+            value = int(path.read_text())
+            path.write_text("nothing, for a moment")
+            path.write_text(str(value + 1))
+
+
+def test_threads(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    threads = [threading.Thread(target=count_up, args=(counter, 40)) for _number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counter.read_text() == "240"
+    assert not counter.with_suffix(".lock").exists()
+
+
+def test_processes(tmp_path: Path) -> None:
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from pathlib import Path; from test_lock import count_up; count_up(Path(sys.argv[1]), 60)"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(counter)]) for _number in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    assert counter.read_text() == "180"
+
+
+def test_shared_and_exclusive(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path, shared=True), locked(path, shared=True, wait=False):
+        with pytest.raises(StoreError, match="another bendi"), locked(path, wait=False):
+            pass
+    with locked(path, wait=False), pytest.raises(StoreError), locked(path, shared=True, wait=False):
+        pass
+
+
+def test_who_waits_is_told_once_and_then_served(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    told: list[str] = []
+    served = threading.Event()
+
+    def wait() -> None:
+        with locked(path, on_wait=lambda: told.append("waiting")):
+            served.set()
+
+    with locked(path):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert not served.wait(0.3)
+    thread.join()
+    assert (told, served.is_set()) == (["waiting"], True)
+
+
+def test_a_folder_that_cannot_be_locked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError), locked(tmp_path / "file" / "lock"):
+        pass
