@@ -34,7 +34,7 @@ def _dialogue(turns: int, words: int = 10, system: str = "be kind") -> Dialogue:
 def test_what_fits_is_not_touched() -> None:
     dialogue = _dialogue(3)
     for policy in ("error", "ask", "slide", "compact"):
-        fitted = fit(dialogue, _budget(1000), policy)  # type: ignore[arg-type]
+        fitted = fit(dialogue, _budget(1000), policy)
         assert fitted.dialogue == dialogue and fitted.left_out == 0
 
 
@@ -59,7 +59,7 @@ def test_one_message_that_is_too_long_is_refused_by_every_policy() -> None:
     long = Dialogue((Message("user", "word " * 500),))
     for policy in ("error", "slide", "compact"):
         with pytest.raises(ContextOverflow) as caught:
-            fit(long, _budget(100), policy, lambda _summary, _messages: "short")  # type: ignore[arg-type]
+            fit(long, _budget(100), policy, lambda _summary, _messages: "short")
         assert "shorten" in caught.value.hint
 
 

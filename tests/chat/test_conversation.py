@@ -14,7 +14,7 @@ import pytest
 
 from bendi.chat import conversation as conversation_module
 from bendi.chat.conversation import ContextChanged, Conversation, Reply
-from bendi.chat.memory import MemorySessions, Sessions
+from bendi.chat.memory import MemorySessions
 from bendi.chat.personas import PersonaBook
 from bendi.chat.sessions import SessionStore
 from bendi.chat.setup import Setup
@@ -27,17 +27,17 @@ Make = Callable[..., Conversation]
 
 
 @pytest.fixture(params=["disk", "memory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+def make(request: pytest.FixtureRequest, quick_path: Path) -> Iterator[Make]:
     """Makes a conversation; every test runs on disk and in memory."""
-    store = SessionStore(tmp_path / "state" / "bendi.sqlite3") if request.param == "disk" else None
+    store = SessionStore(quick_path / "state" / "bendi.sqlite3") if request.param == "disk" else None
 
     def conversation(
         script: Sequence[str] = (), context_tok: int = 2048, delay_s: float = 0.0, policy: str = "error"
     ) -> Conversation:
         engine = FakeEngine(LoadRequest(Path("none"), context_tok=context_tok), script=script, delay_s=delay_s)
-        sessions: Sessions = store or MemorySessions()
-        session = (store or sessions).create("fake")  # type: ignore[union-attr]
-        book = PersonaBook(tmp_path / "personas.toml")
+        sessions = store or MemorySessions()
+        session = sessions.create("fake")
+        book = PersonaBook(quick_path / "personas.toml")
         return Conversation(engine, sessions, Setup(sessions, session.id, book, policy))  # type: ignore[arg-type]
 
     with contextlib.ExitStack() as stack:

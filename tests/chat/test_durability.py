@@ -10,6 +10,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,8 @@ from bendi.chat.schema import MIGRATIONS, migrate, read_meta
 from bendi.chat.sessions import SessionStore
 from bendi.errors import DataError
 from bendi.messages import Message
+
+Scratch = Callable[[], AbstractContextManager[Path]]
 
 SESSIONS = 6
 NAME = "bendi.sqlite3"
@@ -49,11 +53,11 @@ os._exit(9) if sys.argv[3] != "closed" else store.close()
 
 
 @pytest.fixture(scope="session", params=["killed", "closed", "young"])
-def state(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state(request: pytest.FixtureRequest, scratch: Scratch) -> Iterator[Path]:
     """A folder as it is after a kill, after a clean end, or after a kill before the first renewal of the backup."""
-    folder = tmp_path_factory.mktemp(request.param)
-    subprocess.run([sys.executable, "-c", FILL, str(folder / NAME), str(SESSIONS), request.param], check=False)
-    return folder
+    with scratch() as folder:
+        subprocess.run([sys.executable, "-c", FILL, str(folder / NAME), str(SESSIONS), request.param], check=False)
+        yield folder
 
 
 def _transcript(store: SessionStore) -> list[tuple[str, list[str]]]:
@@ -89,27 +93,27 @@ def _assert_nothing_lost(folder: Path) -> None:
 @example(damage=(".journal", "cut"), where=0.0)
 @given(damage=st.sampled_from(DAMAGES), where=st.floats(0, 1))
 def test_one_file_hurt_anywhere_loses_nothing(
-    state: Path, tmp_path_factory: pytest.TempPathFactory, damage: tuple[str, str], where: float
+    state: Path, scratch: Scratch, damage: tuple[str, str], where: float
 ) -> None:
     suffix, how = damage
-    folder = tmp_path_factory.mktemp("hurt") / "state"
-    shutil.copytree(state, folder)
-    victim = folder / (NAME + suffix)
-    if victim.exists():
-        content = victim.read_bytes()
-        at = int(len(content) * where)
-        lost = len(content) - at
-        tails = {"cut": b"", "zeros": bytes(lost), "garbage": random.Random(at).randbytes(lost), "gone": b""}
-        victim.write_bytes(content[:at] + tails[how])
-        if how == "gone":
-            victim.unlink()
-    _assert_nothing_lost(folder)
-    shutil.rmtree(folder)
+    with scratch() as parent:
+        folder = parent / "state"
+        shutil.copytree(state, folder)
+        victim = folder / (NAME + suffix)
+        if victim.exists():
+            content = victim.read_bytes()
+            at = int(len(content) * where)
+            lost = len(content) - at
+            tails = {"cut": b"", "zeros": bytes(lost), "garbage": random.Random(at).randbytes(lost), "gone": b""}
+            victim.write_bytes(content[:at] + tails[how])
+            if how == "gone":
+                victim.unlink()
+        _assert_nothing_lost(folder)
 
 
-def test_each_file_hurt_one_after_the_other(state: Path, tmp_path: Path) -> None:
+def test_each_file_hurt_one_after_the_other(state: Path, quick_path: Path) -> None:
     """Every repair makes both ways to the whole good again, so that the next damage finds them."""
-    folder = tmp_path / "state"
+    folder = quick_path / "state"
     shutil.copytree(state, folder)
     chance = random.Random(1)
     for suffix in (".bak", "", ".journal", "", ".bak", ".journal", "", ""):
@@ -123,23 +127,23 @@ def test_each_file_hurt_one_after_the_other(state: Path, tmp_path: Path) -> None
 @example(hurt=[("", 0.0625), (".bak", 0.0)])
 @given(hurt=st.lists(st.tuples(st.sampled_from(SUFFIXES), st.floats(0, 1)), min_size=2, max_size=5))
 def test_when_everything_is_hurt_the_next_start_is_still_clean(
-    state: Path, tmp_path_factory: pytest.TempPathFactory, hurt: list[tuple[str, float]]
+    state: Path, scratch: Scratch, hurt: list[tuple[str, float]]
 ) -> None:
-    folder = tmp_path_factory.mktemp("worse") / "state"
-    shutil.copytree(state, folder)
-    for suffix, where in hurt:
-        victim = folder / (NAME + suffix)
-        if victim.exists():
-            content = victim.read_bytes()
-            victim.write_bytes(content[: int(len(content) * where)])
-    with contextlib.closing(SessionStore(folder / NAME)) as store:
-        expected = dict(_expected())
-        for model, texts in _transcript(store):
-            assert set(texts) <= set(expected.get(model, [t for texts in expected.values() for t in texts]))
-        store.append(store.create("after").id, Message("user", "hi"))
-    with contextlib.closing(SessionStore(folder / NAME)) as store:
-        assert not store.notices
-    shutil.rmtree(folder)
+    with scratch() as parent:
+        folder = parent / "state"
+        shutil.copytree(state, folder)
+        for suffix, where in hurt:
+            victim = folder / (NAME + suffix)
+            if victim.exists():
+                content = victim.read_bytes()
+                victim.write_bytes(content[: int(len(content) * where)])
+        with contextlib.closing(SessionStore(folder / NAME)) as store:
+            expected = dict(_expected())
+            for model, texts in _transcript(store):
+                assert set(texts) <= set(expected.get(model, [t for texts in expected.values() for t in texts]))
+            store.append(store.create("after").id, Message("user", "hi"))
+        with contextlib.closing(SessionStore(folder / NAME)) as store:
+            assert not store.notices
 
 
 def _checkpoint(folder: Path) -> None:
@@ -148,8 +152,8 @@ def _checkpoint(folder: Path) -> None:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
-def test_without_any_copy_the_readable_rows_are_rescued(state: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "state"
+def test_without_any_copy_the_readable_rows_are_rescued(state: Path, quick_path: Path) -> None:
+    folder = quick_path / "state"
     shutil.copytree(state, folder)
     _checkpoint(folder)
     content = (folder / NAME).read_bytes()
@@ -162,8 +166,8 @@ def test_without_any_copy_the_readable_rows_are_rescued(state: Path, tmp_path: P
         assert len(_transcript(store)) >= SESSIONS // 2
 
 
-def test_the_notice_names_the_file_that_was_set_aside(state: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "state"
+def test_the_notice_names_the_file_that_was_set_aside(state: Path, quick_path: Path) -> None:
+    folder = quick_path / "state"
     shutil.copytree(state, folder)
     _checkpoint(folder)
     damaged = (folder / NAME).read_bytes()[:5000]

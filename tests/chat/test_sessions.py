@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -236,15 +236,18 @@ _texts = st.text(st.characters(codec="utf-8"), max_size=200)
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), _texts, _texts), max_size=6))
-def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, turns: list[tuple[str, str, str]]) -> None:
-    path = tmp_path_factory.mktemp("any") / "bendi.sqlite3"
+def test_any_text_survives(
+    scratch: Callable[[], contextlib.AbstractContextManager[Path]], turns: list[tuple[str, str, str]]
+) -> None:
     messages = [Message("user" if role == "user" else "assistant", text, thought) for role, text, thought in turns]
-    with contextlib.closing(SessionStore(path)) as store:
-        session = store.create("demo")
-        store.append(session.id, Message("user", "first"))
-        for message in messages:
-            store.append(session.id, message)
-    path.unlink()  # what follows is read from the copies
-    with contextlib.closing(SessionStore(path)) as store:
-        assert [stored.message for stored in store.messages(session.id)][1:] == messages
-        assert len(store.notices) == 1
+    with scratch() as folder:
+        path = folder / "bendi.sqlite3"
+        with contextlib.closing(SessionStore(path)) as store:
+            session = store.create("demo")
+            store.append(session.id, Message("user", "first"))
+            for message in messages:
+                store.append(session.id, message)
+        path.unlink()  # what follows is read from the copies
+        with contextlib.closing(SessionStore(path)) as store:
+            assert [stored.message for stored in store.messages(session.id)][1:] == messages
+            assert len(store.notices) == 1

@@ -249,6 +249,24 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(tmp_path: Path) -> None:
     assert _stored() == [["hello you", answer]]
 
 
+def test_a_reader_that_goes_away_stops_the_answer_quietly(tmp_path: Path) -> None:
+    (tmp_path / "slow_engine.py").write_text(SLOW_ENGINE)
+    environment = os.environ | {"BENDI_ENGINE": "slow", "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, "run", "demo", "hello you"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout and child.stderr
+        child.stdout.read(5)
+        child.stdout.close()
+        assert child.wait() == 0 and child.stderr.read() == b""
+    ((question, answer),) = _stored()
+    assert question == "hello you" and answer.count("hello") < 30
+
+
 def test_a_real_model_continues_a_text(bendi: Bendi, stories_model: Path) -> None:
     bendi.engine = "wheel"
     done = bendi("run", str(stories_model), "Once upon a time", "--raw", "--temperature", "0", "--max-tokens", "30")

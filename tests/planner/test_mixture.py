@@ -236,7 +236,11 @@ def test_seventy_b() -> None:
 
 def test_experts_outside_the_layers_are_refused() -> None:
     facts = replace(LLAMA, expert_count=8)
-    for name in ("blk.1.ffn_down_exps.weight", "encoder.ffn_down_exps.weight"):
+    for name in (
+        "blk.1.ffn_down_exps.weight",
+        "encoder.ffn_down_exps.weight",
+        f"blk.{'9' * 5000}.ffn_down_exps.weight",
+    ):
         with pytest.raises(ModelFileError, match="ffn_down_exps"):
             quantized_types([TensorShape(name, (256, 256, 8))], facts, "Q4_K_M")
 

@@ -112,7 +112,7 @@ def test_a_new_version_is_looked_at_anew(hub, look):
 
 def test_what_arrived_before_a_break_is_not_asked_for_again(hub, cdn, look):
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(20_000)}
-    cdn.faults = [Fault(cut_after=64 * KIB), Fault(cut_after=50_000), *[Fault(status=503)] * 3]
+    cdn.faults = [Fault(cut_after=60_000), Fault(), Fault(cut_after=50_000), Fault(status=503, times=3)]
     with pytest.raises(DownloadError, match="busy"):
         look(f"hf:{REPO}")
     before = cdn.body_bytes
@@ -233,13 +233,13 @@ def test_what_is_no_model_is_refused(hub, cdn, look, settings, content, reason):
 
 
 def test_a_header_without_an_end_is_given_up(start, look):
-    """A vocabulary of 80 tokens with a million bytes each: every one of them would have to be walked over."""
+    """A vocabulary of 80 MB: every token would have to be walked over."""
     server = start(FileServer())
-    strings = b"".join(len(text).to_bytes(8, "little") + text for text in [b"x" * 1_000_000] * 80)
+    strings = b"".join(len(text).to_bytes(8, "little") + text for text in [b"x" * 10_000] * 8000)
     key = b"tokenizer.ggml.tokens"
     head = b"GGUF" + (3).to_bytes(4, "little") + (0).to_bytes(8, "little") + (1).to_bytes(8, "little")
     head += len(key).to_bytes(8, "little") + key + (9).to_bytes(4, "little") + (8).to_bytes(4, "little")
-    url = server.put("/m.gguf", head + (80).to_bytes(8, "little") + strings)
+    url = server.put("/m.gguf", head + (8000).to_bytes(8, "little") + strings)
     with pytest.raises(ModelFileError, match="more than 64 MiB"):
         look(url)
     assert server.body_bytes <= 65 * MIB

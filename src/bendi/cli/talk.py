@@ -115,6 +115,8 @@ class Talk:
                 if policy is not None:
                     continue
                 self.screen.error(error.message, error.hint)
+            except KeyboardInterrupt:  # the second one: the engine had not listened to the first
+                self.screen.note(_("Stopped; what was written is kept."))
             except EngineCrashed as error:
                 self.screen.error(error.message, error.hint)
                 self._reload()

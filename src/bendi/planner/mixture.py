@@ -21,7 +21,7 @@ from bendi.planner import mixture_rules as rules
 from bendi.planner.mixture_rules import Place, Recipe, Role
 
 ALIGNMENT_BYTES = 32  # GGUF_DEFAULT_ALIGNMENT, ggml/include/gguf.h
-_LAYER = re.compile(r"blk\.(\d+)")
+_LAYER = re.compile(r"blk\.([0-9]{1,9})")
 _FEED_FORWARD = frozenset({Role.UP, Role.GATE, Role.DOWN})
 
 
@@ -106,7 +106,8 @@ def quantized_types(
     matrix is given. Raises UsageError for an unknown `file_type` and for one that llama.cpp cannot apply to this model,
     ModelFileError for a model of experts whose tensors do not say their layer.
     """
-    name, recipe = _recipe(facts.architecture, file_type)
+    name = _known_name(file_type)
+    recipe = rules.RECIPES_OF.get(facts.architecture, rules.RECIPES)[name]
     if TENSOR_TYPES_BY_NAME[recipe.base].block_weights == 1:
         return [recipe.base if _may_be_quantized(t, facts.architecture) else t.type_name for t in tensors]
     types = [tensor.type_name for tensor in tensors]
@@ -135,7 +136,7 @@ def tensor_bytes(shape: Sequence[int], type_name: str) -> int:
 
 def needs_imatrix(tensors: Sequence[TensorShape], facts: MixtureFacts, file_type: str) -> bool:
     """Whether llama.cpp refuses to make this file without an importance matrix. Raises as `quantized_types`."""
-    name, _recipe_found = _recipe(facts.architecture, file_type)
+    name = _known_name(file_type)
     needing = rules.IMATRIX_TYPES | rules.IMATRIX_TYPES_OF.get(name, frozenset())
     types = quantized_types(tensors, facts, name)
     return any(
@@ -144,16 +145,15 @@ def needs_imatrix(tensors: Sequence[TensorShape], facts: MixtureFacts, file_type
     )
 
 
-def _recipe(architecture: str, file_type: str) -> tuple[str, Recipe]:
+def _known_name(file_type: str) -> str:
     name = file_type.upper()
     name = rules.ALIASES.get(name, name)
-    recipe = rules.RECIPES_OF.get(architecture, rules.RECIPES).get(name)
-    if recipe is None:
+    if name not in rules.FILE_TYPES:
         raise UsageError(
             _("There is no quantization {name}.").format(name=file_type),
             hint=_("Choose one of: {names}").format(names=" ".join(rules.FILE_TYPES)),
         )
-    return name, recipe
+    return name
 
 
 def _role(name: str) -> Role:
@@ -217,12 +217,12 @@ def _fitting(tensor: TensorShape, type_name: str, file_type: str) -> str:
     instead = rules.FALLBACKS.get(type_name)
     if instead is None and block_weights > 32:
         raise UsageError(
-            _("This model cannot be quantized to {file_type}: rows of tensor {tensor} have {columns} weights, which is "
-              "not a multiple of {block}, and llama.cpp knows nothing to use instead.").format(
-                file_type=file_type, tensor=tensor.name, columns=columns, block=block_weights
-            ),
+            _(
+                "This model cannot be quantized to {file_type}: rows of tensor {tensor} have {columns} weights, which "
+                "is not a multiple of {block}, and llama.cpp knows nothing to use instead."
+            ).format(file_type=file_type, tensor=tensor.name, columns=columns, block=block_weights),
             hint=_("Choose one of: {names}").format(names="Q4_K_M Q5_K_M Q6_K Q8_0"),
-        )  # fmt: skip
+        )
     if instead is None or columns % TENSOR_TYPES_BY_NAME[instead].block_weights:
         return rules.LAST_RESORT
     return instead
@@ -242,7 +242,7 @@ def _checked_layer(name: str, block_count: int) -> int:
         _("The tensor {name} does not belong to one of the {count} layers of this model.").format(
             name=name, count=block_count
         ),
-        hint=_("The file may be damaged: bendi verify checks it."),
+        hint=_("The file may be damaged: `bendi verify` checks it."),
     )
 
 

@@ -73,7 +73,7 @@ def _acquire(path: Path, shared: bool, wait: bool, on_wait: Callable[[], None] |
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
             try:
-                if _try_lock(descriptor, shared):
+                if _try_lock(descriptor, shared) and _still_there(descriptor, path):
                     return descriptor
             except BaseException:
                 os.close(descriptor)
