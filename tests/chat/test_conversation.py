@@ -75,7 +75,7 @@ def test_the_question_is_stored_before_the_answer_begins(make: Make) -> None:
     events = conversation.send("hi")
     next(events)
     assert _contents(conversation) == ["hi"]
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert _contents(conversation) == ["hi", "a"]
     assert conversation.messages[1].state == "partial"
 

@@ -123,7 +123,7 @@ def test_each_file_hurt_one_after_the_other(state: Path, quick_path: Path) -> No
         _assert_nothing_lost(folder)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=40, deadline=None)
 @example(hurt=[("", 0.0625), (".bak", 0.0)])
 @given(hurt=st.lists(st.tuples(st.sampled_from(SUFFIXES), st.floats(0, 1)), min_size=2, max_size=5))
 def test_when_everything_is_hurt_the_next_start_is_still_clean(

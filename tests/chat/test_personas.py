@@ -150,7 +150,7 @@ _values: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 _persona = st.builds(Persona, _name, description=_text, model=_text, system=_text, values=_values)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(_persona, max_size=4, unique_by=lambda persona: persona.name))
 def test_any_personas_survive_the_file(tmp_path_factory: pytest.TempPathFactory, personas: list[Persona]) -> None:
     path = tmp_path_factory.mktemp("personas") / "personas.toml"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from pulling import Puller
-from servers import LoopbackServer
+from servers import Start
 
 from bendi.settings import Settings
-
-S = TypeVar("S", bound=LoopbackServer)
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[S], S]]:
+def start() -> Iterator[Start]:
     """Registers a server to be closed at the end of the test."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(server)

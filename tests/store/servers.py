@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -238,6 +238,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+S = TypeVar("S", bound=LoopbackServer)
+
+
+class Start(Protocol):
+    """The fixture `start`: registers a server to be closed at the end of the test, and returns it."""
+
+    def __call__(self, server: S) -> S: ...
+
+
 class FileServer(LoopbackServer):
     """Plain files by path; also used as the CDN of the others."""
 
@@ -301,7 +310,8 @@ class HubServer(LoopbackServer):
         entries += self.extra_entries
         headers = {}
         if start + self.page < len(entries):
-            following = f"{self.link_base or self.url}/api/models/{repo}/tree/{self.commit}?recursive=true&cursor={start + self.page}"
+            tree = f"{self.link_base or self.url}/api/models/{repo}/tree/{self.commit}"
+            following = f"{tree}?recursive=true&cursor={start + self.page}"
             headers["Link"] = f'<{following}>; rel="next"'
         request.answer_json(entries[start : start + self.page], headers)
 

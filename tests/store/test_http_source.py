@@ -44,7 +44,7 @@ def ranges(seen: list[Seen]) -> list[tuple[int, int]]:
     return [tuple(map(int, request.headers["range"].removeprefix("bytes=").split("-"))) for request in seen]
 
 
-def test_requests_begin_small_and_double(server, transport):
+def test_requests_begin_small_and_double(server, transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         at = 0
         while at < 2 * MIB:
@@ -55,7 +55,7 @@ def test_requests_begin_small_and_double(server, transport):
     assert source.received_bytes == server.body_bytes == sum(lengths)
 
 
-def test_what_is_skipped_is_not_asked_for(server, transport):
+def test_what_is_skipped_is_not_asked_for(server, transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         source.read_at(0, 10)
         assert source.read_at(2 * MIB, 10) == CONTENT[2 * MIB : 2 * MIB + 10]
@@ -63,7 +63,7 @@ def test_what_is_skipped_is_not_asked_for(server, transport):
     assert ranges(server.seen) == [(0, 65535), (2 * MIB, 2 * MIB + 131071)]
 
 
-def test_a_gap_is_filled_without_asking_twice(server, transport):
+def test_a_gap_is_filled_without_asking_twice(server, transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         source.read_at(100_000, 10)
         source.read_at(0, 10)
@@ -72,7 +72,7 @@ def test_a_gap_is_filled_without_asking_twice(server, transport):
     assert all(before[1] < after[0] for before, after in pairwise(asked))
 
 
-def test_the_end_of_the_file(server, transport):
+def test_the_end_of_the_file(server, transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(len(CONTENT) - 5, 100) == CONTENT[-5:]
         assert source.read_at(len(CONTENT), 100) == b""
@@ -80,14 +80,14 @@ def test_the_end_of_the_file(server, transport):
     assert len(server.seen) == 1
 
 
-def test_a_size_that_nobody_said_comes_with_the_first_block(server, transport):
+def test_a_size_that_nobody_said_comes_with_the_first_block(server, transport) -> None:
     with HttpByteSource(remote(server, size_bytes=None), transport) as source:
         assert source.size_bytes == len(CONTENT)
         source.read_at(0, 1000)
     assert len(server.seen) == 1
 
 
-def test_a_server_without_ranges_is_stopped_when_enough_has_come(server, transport):
+def test_a_server_without_ranges_is_stopped_when_enough_has_come(server, transport) -> None:
     content = bytes(64 * MIB)
     server.faults = [Fault(no_ranges=True, times=-1)]
     with HttpByteSource(remote(server, content), transport) as source:
@@ -98,7 +98,7 @@ def test_a_server_without_ranges_is_stopped_when_enough_has_come(server, transpo
     assert server.body_bytes < len(content) / 2, "the rest was not sent, but for what the sockets hold"
 
 
-def test_a_server_without_ranges_that_breaks_off(server, transport):
+def test_a_server_without_ranges_that_breaks_off(server, transport) -> None:
     server.faults = [Fault(no_ranges=True, cut_after=400_000), Fault(no_ranges=True)]
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(0, MIB) == CONTENT[:MIB]
@@ -106,7 +106,7 @@ def test_a_server_without_ranges_that_breaks_off(server, transport):
 
 
 @pytest.mark.parametrize("size", [1000, 2 * MIB])
-def test_a_server_without_ranges_and_length(server, transport, size):
+def test_a_server_without_ranges_and_length(server, transport, size: object) -> None:
     """A small text is read to its end; a model would have to be downloaded."""
     server.faults = [Fault(no_ranges=True, no_length=True, times=-1)]
     with HttpByteSource(remote(server, CONTENT[:size], size_bytes=None, sha256=None), transport) as source:
@@ -118,7 +118,7 @@ def test_a_server_without_ranges_and_length(server, transport, size):
     assert source.received_bytes <= MIB + 64 * KIB
 
 
-def test_a_redirect_is_followed_once(server, transport, start):
+def test_a_redirect_is_followed_once(server, transport, start: Start) -> None:
     cdn = start(FileServer(host="localhost"))
     target = cdn.put("/blob", CONTENT)
     server.faults = [Fault(redirect=f"{target}?X-Signature=secret", times=-1)]
@@ -154,7 +154,7 @@ class SigningServer(FileServer):
         request.redirect(f"{self.cdn.url}/blob?signature={len(self.seen)}")
 
 
-def test_an_address_that_has_expired_is_asked_for_again(start, transport):
+def test_an_address_that_has_expired_is_asked_for_again(start: Start, transport) -> None:
     cdn = start(ExpiringServer())
     cdn.files["/blob"] = Blob(CONTENT)
     server = start(SigningServer(cdn))
@@ -166,7 +166,7 @@ def test_an_address_that_has_expired_is_asked_for_again(start, transport):
     assert [seen.path for seen in cdn.seen] == [f"/blob?signature={number}" for number in (1, 1, 2, 2, 3)]
 
 
-def test_a_break_continues_where_it_happened(server, transport):
+def test_a_break_continues_where_it_happened(server, transport) -> None:
     server.faults = [Fault(cut_after=30_000)]
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(0, 60_000) == CONTENT[:60_000]
@@ -188,19 +188,19 @@ def test_a_break_continues_where_it_happened(server, transport):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_bad_server_is_told_apart(server, transport, fault, message):
+def test_a_bad_server_is_told_apart(server, transport, fault: Fault, message) -> None:
     server.faults = [fault]
     with HttpByteSource(remote(server), transport) as source, pytest.raises(DownloadError, match=message):
         source.read_at(0, 10)
 
 
-def test_no_such_file(server, transport):
+def test_no_such_file(server, transport) -> None:
     file = RemoteFile(f"{server.url}/nothing.gguf", "nothing.gguf", 10, "0" * 64)
     with HttpByteSource(file, transport) as source, pytest.raises(NotFoundError):
         source.read_at(0, 10)
 
 
-def test_a_file_that_changes_while_it_is_read(server, transport):
+def test_a_file_that_changes_while_it_is_read(server, transport) -> None:
     file = remote(server, sha256=None)
     server.files["/model.gguf"].etag = '"one"'
     with HttpByteSource(file, transport) as source:
@@ -210,7 +210,7 @@ def test_a_file_that_changes_while_it_is_read(server, transport):
             source.read_at(MIB, 10)
 
 
-def test_copies_of_one_file_may_have_different_dates(server, transport):
+def test_copies_of_one_file_may_have_different_dates(server, transport) -> None:
     file = remote(server)
     server.files["/model.gguf"].etag = '"one"'
     with HttpByteSource(file, transport) as source:
@@ -220,7 +220,7 @@ def test_copies_of_one_file_may_have_different_dates(server, transport):
 
 
 @pytest.mark.parametrize("no_ranges", [False, True])
-def test_no_more_than_the_allowance_is_read(server, transport, no_ranges):
+def test_no_more_than_the_allowance_is_read(server, transport, no_ranges: bool) -> None:
     server.faults = [Fault(no_ranges=no_ranges, times=-1)]
     allowance = Allowance(256 * KIB)
     with (
@@ -231,7 +231,7 @@ def test_no_more_than_the_allowance_is_read(server, transport, no_ranges):
     assert allowance.received_bytes <= 256 * KIB + 128 * KIB
 
 
-def test_the_allowance_is_shared(server, transport):
+def test_the_allowance_is_shared(server, transport) -> None:
     allowance = Allowance(100 * KIB)
     file = remote(server)
     with HttpByteSource(file, transport, allowance) as one, HttpByteSource(file, transport, allowance) as two:
@@ -240,7 +240,7 @@ def test_the_allowance_is_shared(server, transport):
             two.read_at(0, 10)
 
 
-def test_offline_makes_no_connection(server):
+def test_offline_makes_no_connection(server) -> None:
     with (
         Transport(options=IMPATIENT, offline=True) as transport,
         HttpByteSource(remote(server), transport) as source,
@@ -250,7 +250,7 @@ def test_offline_makes_no_connection(server):
     assert server.seen == []
 
 
-def test_the_token_goes_to_its_own_host_only(server, start):
+def test_the_token_goes_to_its_own_host_only(server, start: Start) -> None:
     cdn = start(FileServer(host="localhost"))
     target = cdn.put("/blob", CONTENT)
     server.faults = [Fault(redirect=target, times=-1)]
@@ -271,7 +271,7 @@ _READS = st.lists(st.tuples(st.integers(0, len(SMALL) + 10), st.integers(0, 200_
 
 @profile(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(reads=_READS, no_ranges=st.booleans(), cut=st.none() | st.integers(1, 300_000))
-def test_any_reading(server, transport, reads, no_ranges, cut):
+def test_any_reading(server, transport, reads, no_ranges: bool, cut) -> None:
     """Whatever is read in whatever order, the bytes are right, and none is received twice."""
     server.faults = [Fault(no_ranges=no_ranges, cut_after=cut), Fault(no_ranges=no_ranges, times=-1)]
     before = server.body_bytes

@@ -161,7 +161,7 @@ def test_several_quantizations_need_a_choice(settings: Settings, store: Store) -
     assert store.resolve("hf:pub/R-GGUF:q8_0").label == "Q8_0"
 
 
-def test_one_name_in_several_places_prefers_ours(hub, settings, puller) -> None:
+def test_one_name_in_several_places_prefers_ours(hub: HubServer, settings: Settings, puller: Puller) -> None:
     put(settings.lmstudio_models_dir / "org" / "Tiny-GGUF" / "Tiny-Q4_K_M.gguf", gguf(99, 9))
     puller(f"hf:{REPO}:Q4_K_M")
     assert puller.store.resolve(f"hf:{REPO}:Q4_K_M").origin == "bendi"
@@ -266,7 +266,7 @@ def test_records_keep_each_other(tmp_path: Path) -> None:
 # Checking and deleting
 
 
-def test_verify(hub, puller, settings) -> None:
+def test_verify(hub: HubServer, puller: Puller, settings: Settings) -> None:
     model = puller(f"hf:{REPO}:Q4_K_M").model
     good = verify(model)
     assert (good.ok, good.hashed) == (True, True)
@@ -294,7 +294,7 @@ def test_verify_of_others(settings: Settings, store: Store) -> None:
     assert [verify(model).ok for model in store.models()] == [False, False, False]
 
 
-def test_rm_deletes_what_we_brought_and_nothing_else(hub, puller) -> None:
+def test_rm_deletes_what_we_brought_and_nothing_else(hub: HubServer, puller: Puller) -> None:
     first = puller(f"hf:{REPO}:Q4_K_M").model
     puller(f"hf:{REPO}:Q8_0")
     mine = put(first.path.parent / "mine.gguf", gguf())
@@ -307,7 +307,7 @@ def test_rm_deletes_what_we_brought_and_nothing_else(hub, puller) -> None:
     mine.unlink()
 
 
-def test_rm_leaves_no_empty_folders(hub, puller) -> None:
+def test_rm_leaves_no_empty_folders(hub: HubServer, puller: Puller) -> None:
     remove(puller.store, puller(f"hf:{REPO}:Q4_K_M").model)
     assert not (puller.store.root / "hf").exists()
     assert puller.store.root.exists()
@@ -328,7 +328,7 @@ def test_rm_refuses_what_others_own(settings: Settings, store: Store) -> None:
     assert all(path.exists() for path in paths.values())
 
 
-def test_rm_follows_no_link_out_of_the_store(hub, puller, tmp_path) -> None:
+def test_rm_follows_no_link_out_of_the_store(hub: HubServer, puller: Puller, tmp_path: Path) -> None:
     model = puller(f"hf:{REPO}:Q4_K_M").model
     elsewhere = tmp_path / "elsewhere"
     model.path.parent.rename(elsewhere)
@@ -345,7 +345,7 @@ def test_rm_follows_no_link_out_of_the_store(hub, puller, tmp_path) -> None:
     assert not model.path.is_symlink()
 
 
-def test_rm_deletes_an_unfinished_download(hub, puller) -> None:
+def test_rm_deletes_an_unfinished_download(hub: HubServer, puller: Puller) -> None:
     from servers import Fault
 
     hub.cdn.faults = [Fault(cut_after=1000), Fault(cut_after=0, times=-1)]
@@ -360,7 +360,7 @@ def test_rm_deletes_an_unfinished_download(hub, puller) -> None:
     assert everything(puller.store.root) == set()
 
 
-def test_rm_during_a_download_is_refused(hub, puller) -> None:
+def test_rm_during_a_download_is_refused(hub: HubServer, puller: Puller) -> None:
     model = puller(f"hf:{REPO}:Q4_K_M").model
     from bendi.store.lock import locked
 

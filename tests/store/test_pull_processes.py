@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from pulling import IMPATIENT, Puller
-from servers import Fault, FileServer, HubServer
+from servers import Fault, FileServer, HubServer, Start
 from tiny import gguf, sha256, split_gguf
 
 from bendi.settings import Settings
@@ -29,7 +29,7 @@ NAME = f"hf:{REPO}:Q4_K_M"
 
 
 @pytest.fixture
-def cdn(start) -> FileServer:
+def cdn(start: Start) -> FileServer:
     return start(FileServer(host="localhost"))
 
 
@@ -50,8 +50,11 @@ def environment(settings: Settings, hub: HubServer) -> dict[str, str]:
     }
 
 
+Bendi = Callable[..., "subprocess.Popen[str]"]
+
+
 @pytest.fixture
-def bendi(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def bendi(environment: dict[str, str]) -> Iterator[Bendi]:
     """Starts `bendi ...`; what still runs at the end of the test is killed."""
     running: list[subprocess.Popen[str]] = []
 
@@ -80,7 +83,7 @@ def target(settings: Settings) -> Path:
     return settings.models_dirs[0] / "hf" / "org" / "Tiny-GGUF" / "Tiny-Q4_K_M.gguf"
 
 
-def test_two_processes_load_one_model_once(bendi, hub, cdn, settings):
+def test_two_processes_load_one_model_once(bendi: Bendi, hub: HubServer, cdn: FileServer, settings: Settings) -> None:
     cdn.faults = [Fault(slow_s=0.002, times=1)]
     first = bendi("pull", NAME)
     wait_for(lambda: cdn.body_bytes > 20_000)
@@ -96,7 +99,7 @@ def test_two_processes_load_one_model_once(bendi, hub, cdn, settings):
     assert (result["status"], result["path"]) == ("present", str(target(settings)))
 
 
-def test_two_models_at_once(bendi, hub, settings):
+def test_two_models_at_once(bendi: Bendi, hub: HubServer, settings: Settings) -> None:
     hub.repos[REPO]["Tiny-Q8_0.gguf"] = gguf(200_000, 2)
     processes = [bendi("pull", f"hf:{REPO}:{quant}") for quant in ("Q4_K_M", "Q8_0")]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
@@ -117,7 +120,7 @@ def test_threads_of_one_process_load_one_model_once(hub, cdn, puller: Puller):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT that could be sent to one process")
-def test_ctrl_c_keeps_every_byte(bendi, hub, cdn, settings):
+def test_ctrl_c_keeps_every_byte(bendi: Bendi, hub: HubServer, cdn: FileServer, settings: Settings) -> None:
     cdn.faults = [Fault(slow_s=0.005)]
     process = bendi("pull", NAME)
     wait_for(lambda: cdn.body_bytes > 50_000)
@@ -144,7 +147,7 @@ def test_ctrl_c_keeps_every_byte(bendi, hub, cdn, settings):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT that could be sent to one process")
-def test_ctrl_c_while_the_server_is_silent(bendi, hub, cdn):
+def test_ctrl_c_while_the_server_is_silent(bendi: Bendi, hub: HubServer, cdn: FileServer) -> None:
     cdn.faults = [Fault(stall_s=60)]
     process = bendi("pull", NAME)
     wait_for(lambda: bool(cdn.seen))
@@ -154,7 +157,7 @@ def test_ctrl_c_while_the_server_is_silent(bendi, hub, cdn):
     assert process.returncode == 130
 
 
-def test_a_kill_loses_little_and_breaks_nothing(bendi, hub, cdn, settings):
+def test_a_kill_loses_little_and_breaks_nothing(bendi: Bendi, hub: HubServer, cdn: FileServer, settings: Settings) -> None:
     cdn.faults = [Fault(slow_s=0.02)]
     process = bendi("pull", NAME)
     wait_for(journal_path(target(settings)).exists)
@@ -188,7 +191,7 @@ def deaths(root: Path, name: str, hub: HubServer) -> list[tuple[list[str] | None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_death_at_any_moment_installs_nothing_wrong(hub, in_memory):
+def test_death_at_any_moment_installs_nothing_wrong(hub: HubServer, in_memory: Settings) -> None:
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = content = gguf(2000, 1)
     states = deaths(in_memory.models_dirs[0], NAME, hub)
     assert {tuple(dead or ()) for dead, _then in states} == {(), (sha256(content),)}
@@ -197,7 +200,7 @@ def test_death_at_any_moment_installs_nothing_wrong(hub, in_memory):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 @pytest.mark.parametrize("larger", [0, 64], ids=["of one size", "of another size"])
-def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(hub, in_memory, larger):
+def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(hub: HubServer, in_memory: Settings, larger: int) -> None:
     old, new = gguf(2000, 1), gguf(2000 + larger, 2)
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = old
     root = in_memory.models_dirs[0]
@@ -210,7 +213,7 @@ def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(hu
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 @pytest.mark.parametrize("larger", [0, 64], ids=["of one size", "of another size"])
-def test_death_at_any_moment_of_an_update_of_a_split_model_never_mixes(hub, in_memory, larger):
+def test_death_at_any_moment_of_an_update_of_a_split_model_never_mixes(hub: HubServer, in_memory: Settings, larger: int) -> None:
     """Between two renames there is no whole model; then none is found, never a mixture, and the next pull mends it."""
     old, new = split_gguf(2, 500, 1), split_gguf(2, 500 + larger, 2)
     files = [f"big-{n:05d}-of-00002.gguf" for n in (1, 2)]
@@ -225,7 +228,7 @@ def test_death_at_any_moment_of_an_update_of_a_split_model_never_mixes(hub, in_m
     assert all(then == list(map(sha256, new)) for _dead, then in states)
 
 
-def test_exit_codes_and_messages(bendi, hub, cdn):
+def test_exit_codes_and_messages(bendi: Bendi, hub: HubServer, cdn: FileServer) -> None:
     process = bendi("pull", f"hf:{REPO}:Q2_K")
     _out, talk = process.communicate(timeout=30)
     assert process.returncode == 3

@@ -205,8 +205,7 @@ class SessionStore:
             )
             made.append(stored)
             title = _title(message.content) if message.role == "user" else ""
-            draft = self._drafts.get(session_id)
-            row = _session_row(draft) if draft else _found_row(connection, session_id)
+            row = _found_row(connection, session_id, self._drafts.get(session_id))
             return Change(rows=(_touched(row, title=title), ("messages", _message_row(stored))))
 
         self._database.write(build)
@@ -296,14 +295,16 @@ def _session_row(session: Session) -> dict[str, Any]:
     }
 
 
-def _found_row(connection: sqlite3.Connection, session_id: str) -> dict[str, Any]:
+def _found_row(connection: sqlite3.Connection, session_id: str, draft: Session | None = None) -> dict[str, Any]:
     found = connection.execute("SELECT * FROM sessions WHERE id = ?", (session_id,)).fetchone()
-    if found is None:
-        raise NotFoundError(
-            _("the session {id} has been deleted").format(id=session_id),
-            hint=_("`bendi session list` shows the others."),
-        )
-    return dict(found)
+    if found is not None:
+        return dict(found)
+    if draft is not None:
+        return _session_row(draft)
+    raise NotFoundError(
+        _("the session {id} has been deleted").format(id=session_id),
+        hint=_("`bendi session list` shows the others."),
+    )
 
 
 def _touched(

@@ -130,7 +130,7 @@ def _experts(info: ModelInfo, parts: Anatomy) -> str:
     if parts.experts_shared:
         text += ", " + _("{count} more for every token").format(count=parts.experts_shared)
     if 0 < parts.expert_layers < len(parts.layers):
-        text += ", " + _("in {count} layers").format(count=parts.expert_layers)
+        text += ", " + _("layers with them: {count}").format(count=parts.expert_layers)
     return text
 
 
