@@ -3,14 +3,13 @@ docs/cli.zh-CN.md, `--check` fails when they differ from what the commands say o
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
 from pathlib import Path
 
 from bendi import i18n
-from bendi.cli import argparse_texts
+from bendi.cli.arguments import Parser
 from bendi.cli.main import VERBS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -21,12 +20,9 @@ HEADINGS = {"en": "# Commands", "zh": "# 命令"}
 def reference(language: str) -> str:
     """The page in `language`: the help of every verb, as the terminal shows it."""
     i18n.set_language(language)
-    argparse_texts.speak()
     parts = [HEADINGS[language]]
     for verb in VERBS:
-        parser = argparse.ArgumentParser(
-            prog=f"bendi {verb.name}", description=i18n._(verb.summary), allow_abbrev=False
-        )
+        parser = Parser(prog=f"bendi {verb.name}", description=i18n._(verb.summary))
         importlib.import_module(f"bendi.cli.{verb.module}").configure(parser)
         parts.append(f"## bendi {verb.name}\n\n```text\n{parser.format_help().rstrip()}\n```")
     i18n.set_language(None)

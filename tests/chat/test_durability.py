@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -201,9 +202,27 @@ while True:
 """
 
 
-def test_kill_9_during_writes_loses_nothing_that_was_confirmed(tmp_path: Path) -> None:
-    path = tmp_path / NAME
+@pytest.mark.parametrize("others", ["alone", "beside another process"])
+def test_kill_9_during_writes_loses_nothing_that_was_confirmed(quick_path: Path, others: str) -> None:
+    path = quick_path / NAME
     said: dict[str, list[str]] = {}
+    if others == "alone":
+        _kill_writers(path, said)
+    else:
+        with contextlib.closing(SessionStore(path)) as store:
+            session = store.create("demo")
+            _kill_writers(path, said, lambda name: store.append(session.id, Message("user", name)))
+            said[session.id] = [f"r{number}" for number in range(12)]
+    with contextlib.closing(SessionStore(path)) as store:
+        assert not store.notices, "a kill is an ordinary event, not damage"
+        assert sum(len(texts) for texts in said.values()) > 20
+        for session_id, texts in said.items():
+            users = [m.message.content.split()[0] for m in store.messages(session_id) if m.message.role == "user"]
+            assert users[: len(texts)] == texts
+
+
+def _kill_writers(path: Path, said: dict[str, list[str]], after_each: Callable[[str], object] = str) -> None:
+    """Starts writers and kills each at a moment of chance; notes what they had confirmed."""
     chance = random.Random(7)
     for round_number in range(12):
         command = [sys.executable, "-c", WRITE, str(path), f"r{round_number}"]
@@ -213,23 +232,54 @@ def test_kill_9_during_writes_loses_nothing_that_was_confirmed(tmp_path: Path) -
                 for count, line in enumerate(child.stdout):
                     _note(said, line)
                     if count >= chance.randrange(1, 60):
+                        time.sleep(chance.random() * 0.005)
                         os.kill(child.pid, signal.SIGKILL)
                         break
             for line in child.stdout.read().splitlines(keepends=True):
                 if line.endswith("\n"):
                     _note(said, line)
-    with contextlib.closing(SessionStore(path)) as store:
-        assert not store.notices, "a kill is an ordinary event, not damage"
-        assert sum(len(texts) for texts in said.values()) > 20
-        for session_id, texts in said.items():
-            users = [m.message.content.split()[0] for m in store.messages(session_id) if m.message.role == "user"]
-            assert users[: len(texts)] == texts
+        after_each(f"r{round_number}")
 
 
 def _note(said: dict[str, list[str]], line: str) -> None:
     kind, session_id, *rest = line.split()
     assert kind != "notice", line
     said.setdefault(session_id, []).extend(rest)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from bendi.chat.sessions import SessionStore
+from bendi.errors import DataError
+from bendi.messages import Message
+store = SessionStore(Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+session = store.create("demo")
+try:
+    for number in range(200):
+        store.append(session.id, Message("user", f"{number} " + "y" * 2000))
+        print(number, flush=True)
+except DataError as error:
+    print("refused", error.message, error.hint)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    store.append(session.id, Message("user", "after there was room again"))
+"""
+
+
+@pytest.mark.parametrize("limit_bytes", [60_000, 75_000, 90_123, 131_072, 200_001])
+def test_a_full_disk_is_said_and_costs_nothing_that_was_confirmed(quick_path: Path, limit_bytes: int) -> None:
+    path = quick_path / NAME
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path), str(limit_bytes)], capture_output=True, text=True, check=True
+    )
+    *numbers, last = done.stdout.splitlines()
+    assert last.startswith("refused") and "BENDI_STATE" in last
+    with contextlib.closing(SessionStore(path)) as store:
+        assert not store.notices
+        (session,) = store.recent()
+        texts = [stored.message.content.split(" ")[0] for stored in store.messages(session.id)]
+        assert texts == [*numbers, "after"]
 
 
 def test_damage_while_another_process_has_the_file_open_is_refused(tmp_path: Path) -> None:
@@ -249,6 +299,21 @@ def test_damage_while_another_process_has_the_file_open_is_refused(tmp_path: Pat
         child.kill()
     with contextlib.closing(SessionStore(path)) as store:
         assert len(store.notices) == 1
+
+
+def test_damage_in_the_middle_of_the_work_is_told_and_repaired_at_the_next_start(quick_path: Path) -> None:
+    path = quick_path / NAME
+    subprocess.run([sys.executable, "-c", FILL, str(path), str(SESSIONS), "closed"], check=False)
+    with contextlib.closing(SessionStore(path)) as store:
+        with path.open("rb+") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        store._database.read("PRAGMA shrink_memory")  # so that the pages are read again
+        with pytest.raises(DataError) as caught:
+            _transcript(store)
+        assert "damaged" in caught.value.message and "Start bendi again" in caught.value.hint
+    _assert_nothing_lost(quick_path)
+    assert not Files(path).suspect.exists()
 
 
 def test_a_change_that_reached_only_the_journal_is_replayed_by_the_next_writer(tmp_path: Path) -> None:

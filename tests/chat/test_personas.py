@@ -131,6 +131,17 @@ def test_saving_keeps_comments_and_other_sections(path: Path) -> None:
     assert path.read_text("utf-8") == broken
 
 
+def test_a_linked_file_stays_a_link(path: Path, tmp_path: Path) -> None:
+    target = tmp_path / "dotfiles" / "personas.toml"
+    target.parent.mkdir()
+    target.write_text(FILE, "utf-8")
+    path.parent.mkdir()
+    path.symlink_to(target)
+    save_persona(path, Persona("new", system="x"))
+    assert path.is_symlink() and target.read_text("utf-8").startswith(FILE)
+    assert PersonaBook(path).get("new").system == "x"
+
+
 _text = st.text(st.characters(codec="utf-8"), max_size=60)
 _name = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(
     lambda name: name == name.strip() and name.isprintable() and name != "none"

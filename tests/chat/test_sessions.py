@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bendi.chat import database as database_module
 from bendi.chat.journal import Change
 from bendi.chat.sessions import SessionStore
 from bendi.errors import DataError, NotFoundError, UsageError
@@ -129,6 +131,7 @@ def test_a_growing_answer_is_rewritten_in_place(store: SessionStore) -> None:
     [
         ("量化", True), ("什么是量化", True), ("QUANT", True), ("quantization bits", True), ("100%", True), ('"', True),
         ("quantization missing", False), ("99%", False), ("AND", False), ("a_b", False), ("x", False), (" ", False),
+        ("\0", False), ("quant\0", True),
     ],
 )  # fmt: skip
 def test_search(store: SessionStore, query: str, found: bool) -> None:
@@ -139,7 +142,7 @@ def test_search(store: SessionStore, query: str, found: bool) -> None:
     hits = store.search(query)
     assert [hit.session.id for hit in hits] == ([session.id] if found else [])
     if hits and query.strip('"'):
-        assert query.split()[0].lower() in hits[0].excerpt.lower()
+        assert query.strip("\0").split()[0].lower() in hits[0].excerpt.lower()
 
 
 def test_search_finds_titles_and_not_what_was_taken_back(store: SessionStore) -> None:
@@ -193,6 +196,20 @@ def test_deletion_that_was_interrupted_is_finished_at_the_next_start(path: Path)
     subprocess.run([sys.executable, "-c", script, str(path)], check=False)
     with contextlib.closing(SessionStore(path)) as store:
         assert store.recent() == []
+        _assert_absent(path.parent, "ptarmigan")
+
+
+def test_deleting_while_another_process_reads_is_finished_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "_LOCK_TIMEOUT_S", 0.1)
+    with contextlib.closing(SessionStore(path)) as store:
+        session = store.create("demo")
+        store.append(session.id, Message("user", "ptarmigan"))
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+            assert store.delete([session.id]) is False
+        assert store.recent() == []
+    with contextlib.closing(SessionStore(path)):
         _assert_absent(path.parent, "ptarmigan")
 
 

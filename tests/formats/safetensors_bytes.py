@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "U8": 1, "I32": 4, "I64": 8, "BOOL": 1}
-Entry = dict[str, object]
+Entry = dict[str, Any]
 
 
 def entry(dtype: str, shape: list[int], begin: int, end: int) -> Entry:
@@ -32,7 +33,8 @@ def raw(header: bytes, data: bytes | int = 0) -> bytes:
     return struct.pack("<Q", len(header)) + header + (bytes(data) if isinstance(data, int) else data)
 
 
-def built(made: Mapping[str, object], data: int | None = None) -> bytes:
+def built(made: Mapping[str, Any], data: int | None = None) -> bytes:
     """A file with these entries; `data`: bytes of data, when not what the entries need."""
-    ends = [item["data_offsets"][1] for item in made.values() if isinstance(item, dict) and "data_offsets" in item]
-    return raw(json.dumps(made).encode(), max(ends, default=0) if data is None else data)
+    if data is None:
+        data = max((max(item["data_offsets"]) for name, item in made.items() if name != "__metadata__"), default=0)
+    return raw(json.dumps(made).encode(), data)

@@ -140,7 +140,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "entry without an end": (raw(b'{"a":{"dtype":"' + b"x" * 100_000), "no end within"),
     "name without an end": (raw(b'{"' + b"a" * 100_000), "no end within"),
     "too many metadata keys": (
-        raw(json.dumps({"__metadata__": {str(index): "" for index in range(5000)}}).encode()), "more than 4096 entries"),
+        raw(json.dumps({"__metadata__": {str(index): "" for index in range(5000)}}).encode()), "more than 4096 entries",
+    ),
 }  # fmt: skip
 
 
@@ -183,7 +184,7 @@ def test_more_tensors_than_any_model() -> None:
 def test_files_of_one_model_share_what_is_allowed() -> None:
     budget = TensorBudget(tensors=4)
     read(built(GOOD), budget)
-    with pytest.raises(ModelFileError, match="has the tensor 'a.weight', which x.safetensors has too"):
+    with pytest.raises(ModelFileError, match=r"has the tensor 'a\.weight', which x\.safetensors has too"):
         read_safetensors(MemorySource(built({"a.weight": entry("U8", [1], 0, 1)})), "y.safetensors", budget)
 
 

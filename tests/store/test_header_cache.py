@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_what_has_no_key_is_not_kept(folder: Path) -> None:
         "block too short", "before the start", "empty block", "offset is text", "no blocks", "deep", "empty", "binary",
     ],
 )  # fmt: skip
-def test_what_is_damaged_is_as_good_as_not_there(folder: Path, damage) -> None:
+def test_what_is_damaged_is_as_good_as_not_there(folder: Path, damage: Callable[[bytes], bytes]) -> None:
     cache = HeaderCache(folder)
     cache.save(KEY, kept((0, b"head"), (100, b"\n\0tail")))
     path = folder / f"{KEY}.head"

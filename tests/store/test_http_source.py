@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
 from pulling import IMPATIENT
-from servers import Blob, Fault, FileServer, Seen
+from servers import Blob, Fault, FileServer, Seen, Start
 
 from bendi.errors import DownloadError, ModelFileError, NotFoundError
 from bendi.store.http_source import Allowance, HttpByteSource
@@ -24,12 +25,12 @@ CONTENT = random.Random(7).randbytes(3 * MIB + 1234)
 
 
 @pytest.fixture
-def server(start) -> FileServer:
+def server(start: Start) -> FileServer:
     return start(FileServer())
 
 
 @pytest.fixture
-def transport():
+def transport() -> Iterator[Transport]:
     with Transport(options=IMPATIENT) as transport:
         yield transport
 
@@ -41,10 +42,11 @@ def remote(server: FileServer, content: bytes = CONTENT, **changes: Any) -> Remo
 
 def ranges(seen: list[Seen]) -> list[tuple[int, int]]:
     """(start, end) of every range that was asked for."""
-    return [tuple(map(int, request.headers["range"].removeprefix("bytes=").split("-"))) for request in seen]
+    spans = [request.headers["range"].removeprefix("bytes=").split("-") for request in seen]
+    return [(int(start), int(end)) for start, end in spans]
 
 
-def test_requests_begin_small_and_double(server, transport) -> None:
+def test_requests_begin_small_and_double(server: FileServer, transport: Transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         at = 0
         while at < 2 * MIB:
@@ -55,7 +57,7 @@ def test_requests_begin_small_and_double(server, transport) -> None:
     assert source.received_bytes == server.body_bytes == sum(lengths)
 
 
-def test_what_is_skipped_is_not_asked_for(server, transport) -> None:
+def test_what_is_skipped_is_not_asked_for(server: FileServer, transport: Transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         source.read_at(0, 10)
         assert source.read_at(2 * MIB, 10) == CONTENT[2 * MIB : 2 * MIB + 10]
@@ -63,7 +65,7 @@ def test_what_is_skipped_is_not_asked_for(server, transport) -> None:
     assert ranges(server.seen) == [(0, 65535), (2 * MIB, 2 * MIB + 131071)]
 
 
-def test_a_gap_is_filled_without_asking_twice(server, transport) -> None:
+def test_a_gap_is_filled_without_asking_twice(server: FileServer, transport: Transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         source.read_at(100_000, 10)
         source.read_at(0, 10)
@@ -72,7 +74,7 @@ def test_a_gap_is_filled_without_asking_twice(server, transport) -> None:
     assert all(before[1] < after[0] for before, after in pairwise(asked))
 
 
-def test_the_end_of_the_file(server, transport) -> None:
+def test_the_end_of_the_file(server: FileServer, transport: Transport) -> None:
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(len(CONTENT) - 5, 100) == CONTENT[-5:]
         assert source.read_at(len(CONTENT), 100) == b""
@@ -80,14 +82,14 @@ def test_the_end_of_the_file(server, transport) -> None:
     assert len(server.seen) == 1
 
 
-def test_a_size_that_nobody_said_comes_with_the_first_block(server, transport) -> None:
+def test_a_size_that_nobody_said_comes_with_the_first_block(server: FileServer, transport: Transport) -> None:
     with HttpByteSource(remote(server, size_bytes=None), transport) as source:
         assert source.size_bytes == len(CONTENT)
         source.read_at(0, 1000)
     assert len(server.seen) == 1
 
 
-def test_a_server_without_ranges_is_stopped_when_enough_has_come(server, transport) -> None:
+def test_a_server_without_ranges_is_stopped_when_enough_has_come(server: FileServer, transport: Transport) -> None:
     content = bytes(64 * MIB)
     server.faults = [Fault(no_ranges=True, times=-1)]
     with HttpByteSource(remote(server, content), transport) as source:
@@ -98,7 +100,7 @@ def test_a_server_without_ranges_is_stopped_when_enough_has_come(server, transpo
     assert server.body_bytes < len(content) / 2, "the rest was not sent, but for what the sockets hold"
 
 
-def test_a_server_without_ranges_that_breaks_off(server, transport) -> None:
+def test_a_server_without_ranges_that_breaks_off(server: FileServer, transport: Transport) -> None:
     server.faults = [Fault(no_ranges=True, cut_after=400_000), Fault(no_ranges=True)]
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(0, MIB) == CONTENT[:MIB]
@@ -106,7 +108,7 @@ def test_a_server_without_ranges_that_breaks_off(server, transport) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, 2 * MIB])
-def test_a_server_without_ranges_and_length(server, transport, size: object) -> None:
+def test_a_server_without_ranges_and_length(server: FileServer, transport: Transport, size: object) -> None:
     """A small text is read to its end; a model would have to be downloaded."""
     server.faults = [Fault(no_ranges=True, no_length=True, times=-1)]
     with HttpByteSource(remote(server, CONTENT[:size], size_bytes=None, sha256=None), transport) as source:
@@ -118,7 +120,7 @@ def test_a_server_without_ranges_and_length(server, transport, size: object) -> 
     assert source.received_bytes <= MIB + 64 * KIB
 
 
-def test_a_redirect_is_followed_once(server, transport, start: Start) -> None:
+def test_a_redirect_is_followed_once(server: FileServer, transport: Transport, start: Start) -> None:
     cdn = start(FileServer(host="localhost"))
     target = cdn.put("/blob", CONTENT)
     server.faults = [Fault(redirect=f"{target}?X-Signature=secret", times=-1)]
@@ -154,7 +156,7 @@ class SigningServer(FileServer):
         request.redirect(f"{self.cdn.url}/blob?signature={len(self.seen)}")
 
 
-def test_an_address_that_has_expired_is_asked_for_again(start: Start, transport) -> None:
+def test_an_address_that_has_expired_is_asked_for_again(start: Start, transport: Transport) -> None:
     cdn = start(ExpiringServer())
     cdn.files["/blob"] = Blob(CONTENT)
     server = start(SigningServer(cdn))
@@ -166,7 +168,7 @@ def test_an_address_that_has_expired_is_asked_for_again(start: Start, transport)
     assert [seen.path for seen in cdn.seen] == [f"/blob?signature={number}" for number in (1, 1, 2, 2, 3)]
 
 
-def test_a_break_continues_where_it_happened(server, transport) -> None:
+def test_a_break_continues_where_it_happened(server: FileServer, transport: Transport) -> None:
     server.faults = [Fault(cut_after=30_000)]
     with HttpByteSource(remote(server), transport) as source:
         assert source.read_at(0, 60_000) == CONTENT[:60_000]
@@ -188,19 +190,19 @@ def test_a_break_continues_where_it_happened(server, transport) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_bad_server_is_told_apart(server, transport, fault: Fault, message) -> None:
+def test_a_bad_server_is_told_apart(server: FileServer, transport: Transport, fault: Fault, message: str) -> None:
     server.faults = [fault]
     with HttpByteSource(remote(server), transport) as source, pytest.raises(DownloadError, match=message):
         source.read_at(0, 10)
 
 
-def test_no_such_file(server, transport) -> None:
+def test_no_such_file(server: FileServer, transport: Transport) -> None:
     file = RemoteFile(f"{server.url}/nothing.gguf", "nothing.gguf", 10, "0" * 64)
     with HttpByteSource(file, transport) as source, pytest.raises(NotFoundError):
         source.read_at(0, 10)
 
 
-def test_a_file_that_changes_while_it_is_read(server, transport) -> None:
+def test_a_file_that_changes_while_it_is_read(server: FileServer, transport: Transport) -> None:
     file = remote(server, sha256=None)
     server.files["/model.gguf"].etag = '"one"'
     with HttpByteSource(file, transport) as source:
@@ -210,7 +212,7 @@ def test_a_file_that_changes_while_it_is_read(server, transport) -> None:
             source.read_at(MIB, 10)
 
 
-def test_copies_of_one_file_may_have_different_dates(server, transport) -> None:
+def test_copies_of_one_file_may_have_different_dates(server: FileServer, transport: Transport) -> None:
     file = remote(server)
     server.files["/model.gguf"].etag = '"one"'
     with HttpByteSource(file, transport) as source:
@@ -220,7 +222,7 @@ def test_copies_of_one_file_may_have_different_dates(server, transport) -> None:
 
 
 @pytest.mark.parametrize("no_ranges", [False, True])
-def test_no_more_than_the_allowance_is_read(server, transport, no_ranges: bool) -> None:
+def test_no_more_than_the_allowance_is_read(server: FileServer, transport: Transport, no_ranges: bool) -> None:
     server.faults = [Fault(no_ranges=no_ranges, times=-1)]
     allowance = Allowance(256 * KIB)
     with (
@@ -231,7 +233,7 @@ def test_no_more_than_the_allowance_is_read(server, transport, no_ranges: bool) 
     assert allowance.received_bytes <= 256 * KIB + 128 * KIB
 
 
-def test_the_allowance_is_shared(server, transport) -> None:
+def test_the_allowance_is_shared(server: FileServer, transport: Transport) -> None:
     allowance = Allowance(100 * KIB)
     file = remote(server)
     with HttpByteSource(file, transport, allowance) as one, HttpByteSource(file, transport, allowance) as two:
@@ -240,7 +242,7 @@ def test_the_allowance_is_shared(server, transport) -> None:
             two.read_at(0, 10)
 
 
-def test_offline_makes_no_connection(server) -> None:
+def test_offline_makes_no_connection(server: FileServer) -> None:
     with (
         Transport(options=IMPATIENT, offline=True) as transport,
         HttpByteSource(remote(server), transport) as source,
@@ -250,7 +252,7 @@ def test_offline_makes_no_connection(server) -> None:
     assert server.seen == []
 
 
-def test_the_token_goes_to_its_own_host_only(server, start: Start) -> None:
+def test_the_token_goes_to_its_own_host_only(server: FileServer, start: Start) -> None:
     cdn = start(FileServer(host="localhost"))
     target = cdn.put("/blob", CONTENT)
     server.faults = [Fault(redirect=target, times=-1)]
@@ -271,7 +273,9 @@ _READS = st.lists(st.tuples(st.integers(0, len(SMALL) + 10), st.integers(0, 200_
 
 @profile(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(reads=_READS, no_ranges=st.booleans(), cut=st.none() | st.integers(1, 300_000))
-def test_any_reading(server, transport, reads, no_ranges: bool, cut) -> None:
+def test_any_reading(
+    server: FileServer, transport: Transport, reads: list[tuple[int, int]], no_ranges: bool, cut: int | None
+) -> None:
     """Whatever is read in whatever order, the bytes are right, and none is received twice."""
     server.faults = [Fault(no_ranges=no_ranges, cut_after=cut), Fault(no_ranges=no_ranges, times=-1)]
     before = server.body_bytes

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from headers import CONFIG, gguf_with_vocabulary, repository
-from pulling import IMPATIENT
-from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer
+from pulling import IMPATIENT, Puller
+from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer, Start
 from tiny import gguf, split_gguf
 
 from bendi.cli.main import main
@@ -40,7 +40,7 @@ def look(settings: Settings, hub: HubServer) -> Look:
 
 
 @pytest.mark.parametrize("shards", [1, 3])
-def test_a_repository_without_gguf_files(hub: HubServer, look, shards) -> None:
+def test_a_repository_without_gguf_files(hub: HubServer, look: Look, shards: int) -> None:
     """Config and headers tell everything; of the weights nothing is read."""
     hub.repos[REPO] = repository(shards=shards, layer_bytes=200 * KIB)
     found = look(f"hf:{REPO}")
@@ -60,7 +60,7 @@ def test_a_repository_without_gguf_files(hub: HubServer, look, shards) -> None:
     assert found.received_bytes == hub.body_bytes <= (6 + shards) * 64 * KIB
 
 
-def test_a_second_look_at_it_costs_nothing(hub: HubServer, look) -> None:
+def test_a_second_look_at_it_costs_nothing(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = repository(shards=3)
     first = look(f"hf:{REPO}")
     before = hub.body_bytes
@@ -69,7 +69,7 @@ def test_a_second_look_at_it_costs_nothing(hub: HubServer, look) -> None:
     assert (second.received_bytes, hub.body_bytes) == (0, before)
 
 
-def test_modelscope_has_such_repositories_too(start: Start, look) -> None:
+def test_modelscope_has_such_repositories_too(start: Start, look: Look) -> None:
     server = start(ModelScopeServer())
     server.repos[REPO] = repository(shards=2)
     found = look(f"ms:{REPO}", ms_endpoint=server.url)
@@ -77,12 +77,12 @@ def test_modelscope_has_such_repositories_too(start: Start, look) -> None:
     assert look(f"ms:{REPO}", ms_endpoint=server.url).received_bytes == found.received_bytes
 
 
-def test_gguf_files_come_first(hub: HubServer, look) -> None:
+def test_gguf_files_come_first(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = {**repository(), "m-Q8_0.gguf": gguf(1000, 3)}
     assert look(f"hf:{REPO}").container == "GGUF"
 
 
-def test_what_is_asked_for_is_not_replaced_by_something_else(hub: HubServer, look) -> None:
+def test_what_is_asked_for_is_not_replaced_by_something_else(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = repository()
     with pytest.raises(NotFoundError, match="no complete GGUF"):
         look(f"hf:{REPO}:Q4_K_M")
@@ -91,7 +91,7 @@ def test_what_is_asked_for_is_not_replaced_by_something_else(hub: HubServer, loo
         look(f"hf:{REPO}")
 
 
-def test_a_repository_with_neither(hub: HubServer, look) -> None:
+def test_a_repository_with_neither(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = {"README.md": b"# nothing"}
     with pytest.raises(NotFoundError, match=r"neither GGUF files nor a config\.json"):
         look(f"hf:{REPO}")
@@ -110,13 +110,13 @@ def test_a_repository_with_neither(hub: HubServer, look) -> None:
     ],
     ids=["config cut", "config out of range", "not safetensors", "huge header", "truncated"],
 )
-def test_hostile_repositories(hub: HubServer, look, name, content: bytes, reason) -> None:
+def test_hostile_repositories(hub: HubServer, look: Look, name: str, content: bytes, reason: str) -> None:
     hub.repos[REPO] = {**repository(), name: content}
     with pytest.raises(ModelFileError, match=reason):
         look(f"hf:{REPO}")
 
 
-def test_an_index_that_promises_what_is_not_there(hub: HubServer, look) -> None:
+def test_an_index_that_promises_what_is_not_there(hub: HubServer, look: Look) -> None:
     files = repository(shards=2)
     index = json.loads(files["model.safetensors.index.json"])
     index["weight_map"]["extra.weight"] = "model-00001-of-00002.safetensors"
@@ -125,7 +125,7 @@ def test_an_index_that_promises_what_is_not_there(hub: HubServer, look) -> None:
         look(f"hf:{REPO}")
 
 
-def test_an_index_that_leads_out_of_the_repository(hub: HubServer, look) -> None:
+def test_an_index_that_leads_out_of_the_repository(hub: HubServer, look: Look) -> None:
     files = repository(shards=2)
     index = json.loads(files["model.safetensors.index.json"])
     index["weight_map"]["extra.weight"] = "../../elsewhere/model.safetensors"
@@ -135,7 +135,7 @@ def test_an_index_that_leads_out_of_the_repository(hub: HubServer, look) -> None
     assert not [path for path in hub.paths() if "elsewhere" in path]
 
 
-def test_a_missing_file_of_weights(hub: HubServer, look) -> None:
+def test_a_missing_file_of_weights(hub: HubServer, look: Look) -> None:
     files = repository(shards=2)
     del files["model-00002-of-00002.safetensors"]
     hub.repos[REPO] = files
@@ -143,7 +143,7 @@ def test_a_missing_file_of_weights(hub: HubServer, look) -> None:
         look(f"hf:{REPO}")
 
 
-def test_a_model_that_is_here_is_read_here(hub: HubServer, look, puller: Puller) -> None:
+def test_a_model_that_is_here_is_read_here(hub: HubServer, look: Look, puller: Puller) -> None:
     hub.repos[REPO] = {"m-Q8_0.gguf": gguf(200_000, 3)}
     puller.use(hf_endpoint=hub.url)
     puller(f"hf:{REPO}")
@@ -155,7 +155,7 @@ def test_a_model_that_is_here_is_read_here(hub: HubServer, look, puller: Puller)
     assert (far.info, far.parts, far.sha256) == (found.info, found.parts, found.sha256)
 
 
-def test_a_short_name_falls_back_to_its_second_source(start: Start, look) -> None:
+def test_a_short_name_falls_back_to_its_second_source(start: Start, look: Look) -> None:
     server = start(ModelScopeServer())
     server.repos["unsloth/Qwen3-0.6B-GGUF"] = {"Qwen3-0.6B-Q4_K_M.gguf": gguf(5000, 1)}
     notes: list[str] = []
@@ -165,7 +165,9 @@ def test_a_short_name_falls_back_to_its_second_source(start: Start, look) -> Non
     assert any("trying ms:unsloth" in note for note in notes)
 
 
-def test_the_source_whose_files_cannot_be_reached_is_left_for_the_next(start: Start, hub: HubServer, look) -> None:
+def test_the_source_whose_files_cannot_be_reached_is_left_for_the_next(
+    start: Start, hub: HubServer, look: Look
+) -> None:
     """Behind some firewalls the hub answers, but the place where it keeps its files does not."""
     server = start(ModelScopeServer())
     for source in (hub, server):
@@ -174,7 +176,7 @@ def test_the_source_whose_files_cannot_be_reached_is_left_for_the_next(start: St
     assert look("qwen3:0.6b", ms_endpoint=server.url).name == "ms:unsloth/Qwen3-0.6B-GGUF:Q4_K_M"
 
 
-def test_bytes_are_reported_as_they_come(hub: HubServer, look) -> None:
+def test_bytes_are_reported_as_they_come(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q8_0.gguf": gguf_with_vocabulary(20_000)}
     counts: list[int] = []
     found = look(f"hf:{REPO}", replace(OPTIONS, on_bytes=counts.append))
@@ -182,7 +184,7 @@ def test_bytes_are_reported_as_they_come(hub: HubServer, look) -> None:
     assert counts[-1] == found.received_bytes
 
 
-def test_folders_of_this_machine(tmp_path: Path, look):
+def test_folders_of_this_machine(tmp_path: Path, look: Look) -> None:
     folder = tmp_path / "一个 模型"
     folder.mkdir()
     for name, content in repository(shards=2).items():
@@ -201,14 +203,14 @@ def test_folders_of_this_machine(tmp_path: Path, look):
         look(str(tmp_path / "nothing.gguf"))
 
 
-def test_a_name_that_is_none(look) -> None:
+def test_a_name_that_is_none(look: Look) -> None:
     with pytest.raises(UsageError, match="does not say where"):
         look("org/repo")
     with pytest.raises(NotFoundError, match="no short name"):
         look("nosuchname:1b")
 
 
-def test_offline(hub: HubServer, look) -> None:
+def test_offline(hub: HubServer, look: Look) -> None:
     with pytest.raises(DownloadError, match="offline"):
         look(f"hf:{REPO}", offline=True)
     assert hub.seen == []
@@ -218,7 +220,9 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def bendi(settings: Settings, hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys) -> Run:
+def bendi(
+    settings: Settings, hub: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
     """The command, with the hub and the folders of this test."""
     for name, value in {
         "BENDI_MODELS": settings.models_dirs[0], "BENDI_STATE": settings.state_dir, "BENDI_CACHE": settings.cache_dir,
@@ -236,7 +240,7 @@ def bendi(settings: Settings, hub: HubServer, monkeypatch: pytest.MonkeyPatch, c
     return run
 
 
-def test_the_verb(hub: HubServer, bendi: Bendi) -> None:
+def test_the_verb(hub: HubServer, bendi: Run) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(3000, 1_000_000)}
     code, out, talk = bendi("inspect", f"hf:{REPO}")
     assert (code, talk) == (0, "")
@@ -252,7 +256,7 @@ def test_the_verb(hub: HubServer, bendi: Bendi) -> None:
     assert bendi("inspect", f"hf:{REPO}", "--template")[1] == "{{ messages[0].content }}\n"
 
 
-def test_the_verb_as_json(hub: HubServer, bendi: Bendi) -> None:
+def test_the_verb_as_json(hub: HubServer, bendi: Run) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(3000, 1_000_000)}
     found = json.loads(bendi("inspect", f"hf:{REPO}", "--json")[1])
     assert found["received_bytes"] == hub.body_bytes
@@ -265,7 +269,7 @@ def test_the_verb_as_json(hub: HubServer, bendi: Bendi) -> None:
     assert again == {**found, "received_bytes": 0}
 
 
-def test_the_verb_says_what_it_does_not_know(hub: HubServer, bendi: Bendi) -> None:
+def test_the_verb_says_what_it_does_not_know(hub: HubServer, bendi: Run) -> None:
     files = repository()
     files["config.json"] = json.dumps({**CONFIG, "model_type": "new", "architectures": ["NewForCausalLM"]}).encode()
     hub.repos[REPO] = files
@@ -274,7 +278,7 @@ def test_the_verb_says_what_it_does_not_know(hub: HubServer, bendi: Bendi) -> No
     assert "does not know the architecture NewForCausalLM" in talk
 
 
-def test_the_verb_explains_errors(hub: HubServer, bendi: Bendi) -> None:
+def test_the_verb_explains_errors(hub: HubServer, bendi: Run) -> None:
     code, out, talk = bendi("inspect", "hf:org/Nothing")
     assert (code, out) == (3, "")
     assert "no repository" in talk
@@ -283,7 +287,7 @@ def test_the_verb_explains_errors(hub: HubServer, bendi: Bendi) -> None:
     assert code == 4 and "web page" in talk
 
 
-def test_show_and_inspect_agree(hub: HubServer, bendi: Bendi, puller: Puller) -> None:
+def test_show_and_inspect_agree(hub: HubServer, bendi: Run, puller: Puller) -> None:
     hub.repos[REPO] = {f"big-Q8_0-{n:05d}-of-00002.gguf": part for n, part in enumerate(split_gguf(2, 3000), 1)}
     puller.use(hf_endpoint=hub.url)
     puller(f"hf:{REPO}")
@@ -293,7 +297,7 @@ def test_show_and_inspect_agree(hub: HubServer, bendi: Bendi, puller: Puller) ->
     assert shown["owned"] is True and len(shown["parts"]) == 2
 
 
-def test_a_plain_server(start: Start, bendi: Bendi) -> None:
+def test_a_plain_server(start: Start, bendi: Run) -> None:
     server = start(FileServer())
     found = json.loads(bendi("inspect", server.put("/m.gguf", gguf(300_000, 5)), "--json")[1])
     assert found["title"] == "tiny 5"

@@ -328,6 +328,15 @@ def test_rm_refuses_what_others_own(settings: Settings, store: Store) -> None:
     assert all(path.exists() for path in paths.values())
 
 
+def test_rm_believes_a_record_that_says_it_is_not_ours(store: Store) -> None:
+    folder = store.root / "files" / "x"
+    path = put(folder / "x.gguf", gguf())
+    put_entry(folder, Entry("x", "in place", (RecordedFile("x.gguf", path.stat().st_size),)))
+    with pytest.raises(StoreError, match="does not delete"):
+        remove(store, store.lookup("x"))
+    assert path.exists()
+
+
 def test_rm_follows_no_link_out_of_the_store(hub: HubServer, puller: Puller, tmp_path: Path) -> None:
     model = puller(f"hf:{REPO}:Q4_K_M").model
     elsewhere = tmp_path / "elsewhere"

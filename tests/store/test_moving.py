@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,8 +28,11 @@ from bendi.store.upkeep import verify
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Path:
-    return tmp_path / "一 台 机器"
+def base(tmp_path: Path) -> Iterator[Path]:
+    """On a disk that syncs fast where there is one, since stores are moved again and again."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        yield Path(folder, "一 台 机器")
 
 
 @pytest.fixture
@@ -107,7 +111,9 @@ def test_move(base: Path, reload: Callable[[], Settings], models: dict[str, list
     assert not (new_root / MOVE_NOTE_NAME).exists()
 
 
-def test_files_of_the_user_stay_and_are_still_found(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path) -> None:
+def test_files_of_the_user_stay_and_are_still_found(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path
+) -> None:
     mine = base / "old" / "mine.gguf"
     mine.write_bytes(gguf(77, 7))
     moved = move_store(reload(), new_root, reserve_bytes=0)
@@ -119,7 +125,9 @@ def test_files_of_the_user_stay_and_are_still_found(base: Path, reload: Callable
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
-def test_death_at_any_moment_loses_nothing_and_the_same_command_goes_on(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path) -> None:
+def test_death_at_any_moment_loses_nothing_and_the_same_command_goes_on(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path
+) -> None:
     """Dies before the first, the second, ... change of the disk, each time in the same store; then goes on."""
     names = ("old", "config", "outside")
     for name in names:
@@ -147,7 +155,9 @@ def test_death_at_any_moment_loses_nothing_and_the_same_command_goes_on(base: Pa
     assert number > 40
 
 
-def test_a_running_program_keeps_its_model(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path) -> None:
+def test_a_running_program_keeps_its_model(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path
+) -> None:
     path = Store(reload()).resolve("copy").path
     code = (
         "import mmap, sys, hashlib\n"
@@ -166,7 +176,9 @@ def test_a_running_program_keeps_its_model(base: Path, reload: Callable[[], Sett
     assert out.strip() == sha256(models["copy"][0])
 
 
-def test_too_little_space_changes_nothing(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]]) -> None:
+def test_too_little_space_changes_nothing(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]]
+) -> None:
     if os.name == "nt" or os.geteuid() != 0:
         pytest.skip("only root can mount another file system")
     small = base / "small"
@@ -183,7 +195,13 @@ def test_too_little_space_changes_nothing(base: Path, reload: Callable[[], Setti
         subprocess.run(["umount", small], check=True)
 
 
-def test_a_damaged_model_stops_the_move(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path, request: pytest.FixtureRequest) -> None:
+def test_a_damaged_model_stops_the_move(
+    base: Path,
+    reload: Callable[[], Settings],
+    models: dict[str, list[bytes]],
+    new_root: Path,
+    request: pytest.FixtureRequest,
+) -> None:
     path = Store(reload()).resolve("copy").path
     path.write_bytes(gguf(30_000, 99))
     if "one disk" in request.node.name:
@@ -194,7 +212,9 @@ def test_a_damaged_model_stops_the_move(base: Path, reload: Callable[[], Setting
     assert reload().models_dirs == (base / "old",)
 
 
-def test_a_file_in_the_way_is_not_replaced(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path) -> None:
+def test_a_file_in_the_way_is_not_replaced(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], new_root: Path
+) -> None:
     other = new_root / "files" / "copy" / "c.gguf"
     other.parent.mkdir(parents=True)
     other.write_bytes(gguf(10, 5))
@@ -204,7 +224,9 @@ def test_a_file_in_the_way_is_not_replaced(base: Path, reload: Callable[[], Sett
     assert all_there(reload(), models)
 
 
-def test_folders_that_cannot_be_meant(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_that_cannot_be_meant(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = base / "old"
     (base / "file").write_text("")
     for folder in (old, old / "inside", base, base / "file", base / "outside" / ".." / "old"):
@@ -219,13 +241,17 @@ def test_folders_that_cannot_be_meant(base: Path, reload: Callable[[], Settings]
         move_store(load_settings(), base / "new")
 
 
-def test_a_pull_and_a_move_exclude_each_other(base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]]) -> None:
+def test_a_pull_and_a_move_exclude_each_other(
+    base: Path, reload: Callable[[], Settings], models: dict[str, list[bytes]]
+) -> None:
     with locked(base / "old" / STORE_LOCK_NAME, shared=True), pytest.raises(StoreError, match="another bendi"):
         move_store(reload(), base / "new")
     assert all_there(reload(), models)
 
 
-def test_settings_without_a_models_folder(base: Path, reload: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_without_a_models_folder(
+    base: Path, reload: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (base / "config" / "config.toml").unlink()
     monkeypatch.setenv("XDG_DATA_HOME", str(base / "data"))
     settings = reload()

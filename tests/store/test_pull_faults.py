@@ -103,7 +103,9 @@ def test_a_server_that_never_gives_a_byte_is_given_up(hub: HubServer, cdn: FileS
     assert nothing_installed(puller)
 
 
-def test_a_server_without_ranges_that_always_breaks_is_given_up(hub: HubServer, cdn: FileServer, puller: Puller) -> None:
+def test_a_server_without_ranges_that_always_breaks_is_given_up(
+    hub: HubServer, cdn: FileServer, puller: Puller
+) -> None:
     cdn.faults = [Fault(no_ranges=True, cut_after=20_000, times=-1)]
     with pytest.raises(DownloadError):
         puller(NAME)
@@ -127,7 +129,9 @@ def test_a_server_that_does_not_exist(puller: Puller) -> None:
         puller(NAME)
 
 
-def test_a_resumed_part_that_is_damaged_is_loaded_again(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_resumed_part_that_is_damaged_is_loaded_again(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     cdn.faults = [Fault(cut_after=4000), Fault(cut_after=0, times=-1)]
     with pytest.raises(DownloadError):
         puller(NAME)
@@ -138,7 +142,9 @@ def test_a_resumed_part_that_is_damaged_is_loaded_again(hub: HubServer, cdn: Fil
     assert puller(NAME).model.path.read_bytes() == content
 
 
-def test_a_server_that_forgets_how_to_send_ranges(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_server_that_forgets_how_to_send_ranges(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     cdn.faults = [Fault(cut_after=3000), Fault(cut_after=0, times=-1)]
     with pytest.raises(DownloadError):
         puller(NAME)
@@ -146,12 +152,16 @@ def test_a_server_that_forgets_how_to_send_ranges(hub: HubServer, cdn: FileServe
     assert puller(NAME).model.path.read_bytes() == content
 
 
-def test_some_servers_behind_one_name_ignore_ranges(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_some_servers_behind_one_name_ignore_ranges(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     cdn.faults = [Fault(), Fault(), Fault(no_ranges=True, cut_after=9000), Fault(), Fault(no_ranges=True)]
     assert puller(NAME, connections=3).model.path.read_bytes() == content
 
 
-def test_a_part_without_its_journal_is_not_trusted(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_part_without_its_journal_is_not_trusted(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     part = part_path(target(puller))
     part.parent.mkdir(parents=True)
     part.write_bytes(b"x" * len(content))
@@ -159,7 +169,9 @@ def test_a_part_without_its_journal_is_not_trusted(hub: HubServer, cdn: FileServ
     assert puller(NAME).model.path.read_bytes() == content
 
 
-def test_a_journal_that_claims_more_than_there_is(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_journal_that_claims_more_than_there_is(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     cdn.faults = [Fault(cut_after=4000), Fault(cut_after=0, times=-1)]
     with pytest.raises(DownloadError):
         puller(NAME, connections=1)
@@ -175,7 +187,9 @@ def test_a_journal_that_claims_more_than_there_is(hub: HubServer, cdn: FileServe
 # Lies
 
 
-def test_a_wrong_hash_installs_nothing_and_leaves_nothing(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_wrong_hash_installs_nothing_and_leaves_nothing(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     cdn.faults = [Fault(flip=30_000, times=-1)]
     with pytest.raises(HashMismatch):
         puller(NAME)
@@ -185,7 +199,9 @@ def test_a_wrong_hash_installs_nothing_and_leaves_nothing(hub: HubServer, cdn: F
     assert puller(NAME).model.path.read_bytes() == content
 
 
-def test_a_wrong_hash_in_an_update_leaves_the_good_model(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_a_wrong_hash_in_an_update_leaves_the_good_model(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     puller(NAME)
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = gguf(41_000, 2)
     cdn.faults = [Fault(flip=30_000, times=-1)]
@@ -218,7 +234,9 @@ def test_lies_of_a_server_are_errors(hub: HubServer, cdn: FileServer, puller: Pu
 
 
 @pytest.mark.parametrize("lie_bytes", [5, -5])
-def test_a_wrong_length_of_a_piece_costs_a_request_and_no_more(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, lie_bytes: int) -> None:
+def test_a_wrong_length_of_a_piece_costs_a_request_and_no_more(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, lie_bytes: int
+) -> None:
     """The range that is sent says what the bytes are; the hash says that they are right."""
     cdn.faults = [Fault(lie_bytes=lie_bytes, times=3)]
     assert puller(NAME).model.path.read_bytes() == content
@@ -234,7 +252,9 @@ def test_a_list_that_lies_about_the_size(hub: HubServer, puller: Puller, content
 
 @pytest.mark.parametrize("no_ranges", [True, False])
 @pytest.mark.parametrize("more", [-50, -1, 1, 50])
-def test_a_list_that_lies_about_the_size_and_a_server_that_says_nothing(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, no_ranges: bool, more: int) -> None:
+def test_a_list_that_lies_about_the_size_and_a_server_that_says_nothing(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, no_ranges: bool, more: int
+) -> None:
     hub.sizes["Tiny-Q4_K_M.gguf"] = len(content) + more
     cdn.faults = [Fault(no_length=True, no_ranges=no_ranges, times=-1)]
     with pytest.raises(StoreError):
@@ -275,7 +295,9 @@ def test_bad_digests_are_refused(start: Start, puller: Puller, digest: str) -> N
     ["../../x.gguf", "/etc/x.gguf", "a/../../x.gguf", "a\\..\\x.gguf", "C:/x.gguf", "a//x.gguf", "NUL.gguf", "./x.gguf",
      "x\u202efgug.gguf", "a\n.gguf", "~/x.gguf", "x" * 300 + ".gguf"],
 )  # fmt: skip
-def test_a_list_with_a_path_that_leaves_its_folder_is_refused(hub: HubServer, start: Start, puller: Puller, path: str) -> None:
+def test_a_list_with_a_path_that_leaves_its_folder_is_refused(
+    hub: HubServer, start: Start, puller: Puller, path: str
+) -> None:
     hub.extra_entries = [{"type": "file", "path": path, "size": 10, "lfs": {"oid": "0" * 64, "size": 10}}]
     with pytest.raises(DownloadError, match="refused"):
         puller(NAME)
@@ -297,7 +319,9 @@ def test_something_that_is_no_model_is_set_aside(hub: HubServer, cdn: FileServer
     assert nothing_installed(puller)
 
 
-def test_something_that_is_no_model_does_not_replace_one(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_something_that_is_no_model_does_not_replace_one(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     puller(NAME)
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = b"GGUF" + b"\xff" * 500
     with pytest.raises(ModelFileError):
@@ -328,7 +352,9 @@ def test_a_url_that_changes_between_two_runs_is_never_mixed(start: Start, puller
 
 
 @pytest.mark.parametrize("validators", [{"etag": '"one"'}, {"last_modified": "Wed, 21 Oct 2026 07:28:00 GMT"}, {}])
-def test_a_url_that_changes_in_the_middle_is_never_mixed(start: Start, puller: Puller, validators: dict[str, str]) -> None:
+def test_a_url_that_changes_in_the_middle_is_never_mixed(
+    start: Start, puller: Puller, validators: dict[str, str]
+) -> None:
     old, new = gguf(40_000, 1), gguf(40_000, 2)
     changed = {name: value.replace("one", "two").replace("21", "22") for name, value in validators.items()}
 
@@ -355,7 +381,9 @@ def test_a_url_that_never_stops_changing(start: Start, puller: Puller) -> None:
         puller(server.put("/m.gguf", b"x", etag='"x"'))
 
 
-def test_a_hub_file_that_changes_between_two_runs_is_never_mixed(hub: HubServer, cdn: FileServer, puller: Puller) -> None:
+def test_a_hub_file_that_changes_between_two_runs_is_never_mixed(
+    hub: HubServer, cdn: FileServer, puller: Puller
+) -> None:
     cdn.faults = [Fault(cut_after=3000), Fault(cut_after=0, times=-1)]
     with pytest.raises(DownloadError):
         puller(NAME)
@@ -368,7 +396,9 @@ def test_a_hub_file_that_changes_between_two_runs_is_never_mixed(hub: HubServer,
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 408])
-def test_a_busy_server_is_asked_again(hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, status: int) -> None:
+def test_a_busy_server_is_asked_again(
+    hub: HubServer, cdn: FileServer, puller: Puller, content: bytes, status: int
+) -> None:
     hub.faults = [Fault("/tree/", status=status), Fault("/resolve/", status=status)]
     cdn.faults = [Fault(status=status, headers={"Retry-After": "0"})]
     assert puller(NAME).model.path.read_bytes() == content
@@ -385,7 +415,9 @@ def test_retry_after_is_obeyed_and_has_a_limit(hub: HubServer, puller: Puller) -
         puller(NAME)
 
 
-def test_fewer_connections_than_we_would_like(start: Start, hub: HubServer, cdn: FileServer, puller: Puller, content: bytes) -> None:
+def test_fewer_connections_than_we_would_like(
+    start: Start, hub: HubServer, cdn: FileServer, puller: Puller, content: bytes
+) -> None:
     """A server that serves one at a time and says 429 to the others still gives the whole file."""
 
     class Strict(FileServer):
@@ -408,7 +440,9 @@ def test_fewer_connections_than_we_would_like(start: Start, hub: HubServer, cdn:
 
 @pytest.mark.parametrize(("status", "kind"), [(404, NotFoundError), (410, NotFoundError), (401, DownloadError),
                                               (403, DownloadError), (400, DownloadError)])  # fmt: skip
-def test_definite_answers_are_not_asked_again(hub: HubServer, cdn: FileServer, puller: Puller, status: int, kind: type[Exception]) -> None:
+def test_definite_answers_are_not_asked_again(
+    hub: HubServer, cdn: FileServer, puller: Puller, status: int, kind: type[Exception]
+) -> None:
     cdn.faults = [Fault(status=status, times=-1)]
     with pytest.raises(kind):
         puller(NAME)
@@ -427,7 +461,9 @@ def test_the_token_goes_to_its_own_host_only(hub: HubServer, cdn: FileServer, pu
     assert {seen.authorization for seen in cdn.seen} == {None}
 
 
-def test_the_token_does_not_go_to_another_port_of_the_same_host(hub: HubServer, start: Start, puller: Puller, content: bytes) -> None:
+def test_the_token_does_not_go_to_another_port_of_the_same_host(
+    hub: HubServer, start: Start, puller: Puller, content: bytes
+) -> None:
     hub.cdn = start(FileServer())
     puller.use(hf_token="hf_secret")
     puller(NAME)
@@ -510,7 +546,9 @@ def test_a_server_that_cannot_prove_who_it_is(start: Start, puller: Puller, cert
     assert server.seen == []
 
 
-def test_encryption_is_not_given_up_by_a_redirect(start: Start, puller: Puller, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encryption_is_not_given_up_by_a_redirect(
+    start: Start, puller: Puller, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server = start(FileServer("localhost", certificate))
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     certificates.cache_clear()
@@ -550,7 +588,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_space_is_checked_before_anything_is_downloaded(hub: HubServer, cdn: FileServer, puller: Puller, small_disk: Path) -> None:
+def test_space_is_checked_before_anything_is_downloaded(
+    hub: HubServer, cdn: FileServer, puller: Puller, small_disk: Path
+) -> None:
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = gguf(3_000_000)
     puller.use(models_dirs=(small_disk,))
     with pytest.raises(StoreError, match="are needed") as caught:
@@ -566,7 +606,9 @@ def test_the_reserve_stays_free(hub: HubServer, cdn: FileServer, puller: Puller,
     assert cdn.seen == []
 
 
-def test_a_disk_that_fills_in_the_middle_keeps_what_arrived(hub: HubServer, cdn: FileServer, puller: Puller, small_disk: Path) -> None:
+def test_a_disk_that_fills_in_the_middle_keeps_what_arrived(
+    hub: HubServer, cdn: FileServer, puller: Puller, small_disk: Path
+) -> None:
     content = hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = gguf(600_000)
     puller.use(models_dirs=(small_disk / "models",))
     ballast = small_disk / "ballast"
@@ -600,7 +642,9 @@ def test_a_folder_that_cannot_be_written(hub: HubServer, puller: Puller, tmp_pat
 # Split models that break off
 
 
-def test_an_update_of_a_split_model_that_breaks_off_leaves_the_old_one(hub: HubServer, cdn: FileServer, puller: Puller) -> None:
+def test_an_update_of_a_split_model_that_breaks_off_leaves_the_old_one(
+    hub: HubServer, cdn: FileServer, puller: Puller
+) -> None:
     old, new = split_gguf(2, 9000, 1), split_gguf(2, 9000, 2)
     names = [f"big-{n:05d}-of-00002.gguf" for n in (1, 2)]
     hub.repos["org/Big"] = dict(zip(names, old, strict=True))

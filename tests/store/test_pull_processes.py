@@ -157,7 +157,9 @@ def test_ctrl_c_while_the_server_is_silent(bendi: Bendi, hub: HubServer, cdn: Fi
     assert process.returncode == 130
 
 
-def test_a_kill_loses_little_and_breaks_nothing(bendi: Bendi, hub: HubServer, cdn: FileServer, settings: Settings) -> None:
+def test_a_kill_loses_little_and_breaks_nothing(
+    bendi: Bendi, hub: HubServer, cdn: FileServer, settings: Settings
+) -> None:
     cdn.faults = [Fault(slow_s=0.02)]
     process = bendi("pull", NAME)
     wait_for(journal_path(target(settings)).exists)
@@ -200,7 +202,9 @@ def test_death_at_any_moment_installs_nothing_wrong(hub: HubServer, in_memory: S
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 @pytest.mark.parametrize("larger", [0, 64], ids=["of one size", "of another size"])
-def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(hub: HubServer, in_memory: Settings, larger: int) -> None:
+def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(
+    hub: HubServer, in_memory: Settings, larger: int
+) -> None:
     old, new = gguf(2000, 1), gguf(2000 + larger, 2)
     hub.repos[REPO]["Tiny-Q4_K_M.gguf"] = old
     root = in_memory.models_dirs[0]
@@ -213,7 +217,9 @@ def test_death_at_any_moment_of_an_update_leaves_the_old_model_or_the_new_one(hu
 
 @pytest.mark.skipif(os.name == "nt", reason="needs fork")
 @pytest.mark.parametrize("larger", [0, 64], ids=["of one size", "of another size"])
-def test_death_at_any_moment_of_an_update_of_a_split_model_never_mixes(hub: HubServer, in_memory: Settings, larger: int) -> None:
+def test_death_at_any_moment_of_an_update_of_a_split_model_never_mixes(
+    hub: HubServer, in_memory: Settings, larger: int
+) -> None:
     """Between two renames there is no whole model; then none is found, never a mixture, and the next pull mends it."""
     old, new = split_gguf(2, 500, 1), split_gguf(2, 500 + larger, 2)
     files = [f"big-{n:05d}-of-00002.gguf" for n in (1, 2)]

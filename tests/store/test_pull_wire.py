@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from pulling import Puller, everything
@@ -10,6 +11,7 @@ from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer, Olla
 from tiny import gguf, sha256, split_gguf
 
 from bendi.errors import DownloadError, NotFoundError, StoreError, UsageError
+from bendi.settings import Settings
 from bendi.store.record import read_record
 
 REPO = "org/Tiny-GGUF"
@@ -340,7 +342,9 @@ def test_the_same_file_put_there_by_the_user_is_used(hub: HubServer, puller: Pul
     assert (result.status, result.model.owned) == ("elsewhere", False)
 
 
-def test_what_lm_studio_has_is_used_in_place(hub: HubServer, cdn: FileServer, settings: Settings, puller: Puller) -> None:
+def test_what_lm_studio_has_is_used_in_place(
+    hub: HubServer, cdn: FileServer, settings: Settings, puller: Puller
+) -> None:
     folder = settings.lmstudio_models_dir / "org" / "Tiny-GGUF"
     folder.mkdir(parents=True)
     (folder / "Tiny-Q4_K_M.gguf").write_bytes(hub.repos[REPO]["Tiny-Q4_K_M.gguf"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from headers import gguf_with_vocabulary
 from pulling import IMPATIENT
-from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer, OllamaRegistryServer
+from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer, OllamaRegistryServer, Start
 from tiny import gguf, sha256, split_gguf
 
 from bendi.errors import DownloadError, ModelFileError, NotFoundError
@@ -47,7 +47,7 @@ def look(settings: Settings, hub: HubServer) -> Look:
     return read
 
 
-def test_a_large_vocabulary_costs_under_10_mb(hub: HubServer, cdn: FileServer, look) -> None:
+def test_a_large_vocabulary_costs_under_10_mb(hub: HubServer, cdn: FileServer, look: Look) -> None:
     """Every byte that crosses the network is counted by the server; nothing is asked for twice; no weights come."""
     content = gguf_with_vocabulary(250_000, payload_bytes=16 * MIB)
     hub.repos[REPO] = {"m-Q4_K_M.gguf": content}
@@ -64,14 +64,14 @@ def test_a_large_vocabulary_costs_under_10_mb(hub: HubServer, cdn: FileServer, l
     assert anatomy(*found.parts).active_parameters == 16 * MIB // 4 + 64 * 2 // 8 + 32
 
 
-def test_a_small_header_costs_one_small_request(hub: HubServer, cdn: FileServer, look) -> None:
+def test_a_small_header_costs_one_small_request(hub: HubServer, cdn: FileServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf(5 * MIB)}
     found = look(f"hf:{REPO}")
     assert found.received_bytes == cdn.body_bytes == 64 * KIB
     assert len(cdn.seen) == 1
 
 
-def test_all_parts_of_a_split_model(hub: HubServer, cdn: FileServer, look) -> None:
+def test_all_parts_of_a_split_model(hub: HubServer, cdn: FileServer, look: Look) -> None:
     parts = split_gguf(3, 500_000)
     hub.repos[REPO] = {f"Q4/big-Q4_K_M-{number:05d}-of-00003.gguf": part for number, part in enumerate(parts, 1)}
     found = look(f"hf:{REPO}")
@@ -81,14 +81,16 @@ def test_all_parts_of_a_split_model(hub: HubServer, cdn: FileServer, look) -> No
     assert found.received_bytes == cdn.body_bytes == 3 * 64 * KIB
 
 
-def test_parts_of_different_models(hub: HubServer, look) -> None:
+def test_parts_of_different_models(hub: HubServer, look: Look) -> None:
     wrong = [split_gguf(2, seed=1)[0], gguf(128, 9, (0, 2, 2))]
     hub.repos[REPO] = {f"big-{number:05d}-of-00002.gguf": part for number, part in enumerate(wrong, 1)}
     with pytest.raises(ModelFileError, match=r"big-00002-of-00002\.gguf is part 1 of 2"):
         look(f"hf:{REPO}")
 
 
-def test_a_second_look_costs_nothing_but_the_listing(hub: HubServer, cdn: FileServer, look, settings: Settings) -> None:
+def test_a_second_look_costs_nothing_but_the_listing(
+    hub: HubServer, cdn: FileServer, look: Look, settings: Settings
+) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(5000, 1000)}
     first = look(f"hf:{REPO}")
     cdn.seen.clear()
@@ -102,7 +104,7 @@ def test_a_second_look_costs_nothing_but_the_listing(hub: HubServer, cdn: FileSe
     assert kept.name == f"{sha256(hub.repos[REPO]['m-Q4_K_M.gguf'])}.head"
 
 
-def test_a_new_version_is_looked_at_anew(hub: HubServer, look) -> None:
+def test_a_new_version_is_looked_at_anew(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf(1000, 1)}
     look(f"hf:{REPO}")
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf(2000, 2)}
@@ -111,7 +113,7 @@ def test_a_new_version_is_looked_at_anew(hub: HubServer, look) -> None:
     assert found.received_bytes > 0
 
 
-def test_what_arrived_before_a_break_is_not_asked_for_again(hub: HubServer, cdn: FileServer, look) -> None:
+def test_what_arrived_before_a_break_is_not_asked_for_again(hub: HubServer, cdn: FileServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(20_000)}
     cdn.faults = [Fault(cut_after=60_000), Fault(), Fault(cut_after=50_000), Fault(status=503, times=3)]
     with pytest.raises(DownloadError, match="busy"):
@@ -123,7 +125,9 @@ def test_what_arrived_before_a_break_is_not_asked_for_again(hub: HubServer, cdn:
     assert cdn.body_bytes < found.parts[0].data_offset + MIB
 
 
-def test_what_is_remembered_wrongly_is_read_again(hub: HubServer, cdn: FileServer, look, settings: Settings) -> None:
+def test_what_is_remembered_wrongly_is_read_again(
+    hub: HubServer, cdn: FileServer, look: Look, settings: Settings
+) -> None:
     content = gguf(1000, 1)
     hub.repos[REPO] = {"m-Q4_K_M.gguf": b"XXXX" + content[4:]}
     hub.promised = {"m-Q4_K_M.gguf": sha256(content)}
@@ -143,7 +147,7 @@ def test_what_is_remembered_wrongly_is_read_again(hub: HubServer, cdn: FileServe
     assert look(f"hf:{REPO}").received_bytes == 0
 
 
-def test_modelscope(start: Start, cdn: FileServer, look) -> None:
+def test_modelscope(start: Start, cdn: FileServer, look: Look) -> None:
     server = start(ModelScopeServer(cdn))
     server.repos["Org/M-GGUF"] = {"子 文件夹/模型 Q4_K_M.gguf": gguf(200_000, 6)}
     found = look("ms:Org/M-GGUF", ms_endpoint=server.url)
@@ -152,7 +156,7 @@ def test_modelscope(start: Start, cdn: FileServer, look) -> None:
     assert look("ms:Org/M-GGUF", ms_endpoint=server.url).received_bytes == 0
 
 
-def test_ollama(start: Start, cdn: FileServer, look) -> None:
+def test_ollama(start: Start, cdn: FileServer, look: Look) -> None:
     server = start(OllamaRegistryServer(cdn))
     server.add("library/tiny:1b", {"model": gguf(200_000, 7), "license": b"free"})
     found = look("ollama:tiny:1b", ollama_registry=server.url)
@@ -163,7 +167,7 @@ def test_ollama(start: Start, cdn: FileServer, look) -> None:
         look("ollama:tiny:2b", ollama_registry=server.url)
 
 
-def test_a_url(start: Start, look) -> None:
+def test_a_url(start: Start, look: Look) -> None:
     server = start(FileServer())
     url = server.put("/子 夹/模型.gguf", gguf(200_000, 1), etag='"v1"')
     found = look(url)
@@ -175,14 +179,14 @@ def test_a_url(start: Start, look) -> None:
     assert look(url).info.name == "tiny 2"
 
 
-def test_a_url_that_nothing_identifies_is_not_remembered(start: Start, look, settings: Settings) -> None:
+def test_a_url_that_nothing_identifies_is_not_remembered(start: Start, look: Look, settings: Settings) -> None:
     server = start(FileServer())
     url = server.put("/m.gguf", gguf(200_000, 1))
     assert look(url).received_bytes == look(url).received_bytes == 64 * KIB
     assert not (settings.cache_dir / "headers").exists()
 
 
-def test_a_server_without_ranges(start: Start, look) -> None:
+def test_a_server_without_ranges(start: Start, look: Look) -> None:
     content = gguf(48 * MIB, 1)
     server = start(FileServer())
     server.faults = [Fault(no_ranges=True, times=-1)]
@@ -192,7 +196,7 @@ def test_a_server_without_ranges(start: Start, look) -> None:
     assert server.body_bytes < len(content)
 
 
-def test_a_gated_repository_says_what_to_do(hub: HubServer, look) -> None:
+def test_a_gated_repository_says_what_to_do(hub: HubServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf(1000)}
     hub.gated = {REPO}
     with pytest.raises(DownloadError) as caught:
@@ -201,14 +205,14 @@ def test_a_gated_repository_says_what_to_do(hub: HubServer, look) -> None:
     assert look(f"hf:{REPO}", hf_token="t").info.name == "tiny 0"
 
 
-def test_the_token_stays_at_home(hub: HubServer, cdn: FileServer, look) -> None:
+def test_the_token_stays_at_home(hub: HubServer, cdn: FileServer, look: Look) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": gguf_with_vocabulary(5000)}
     look(f"hf:{REPO}", hf_token="hf_secret")
     assert {seen.authorization for seen in hub.seen} == {"Bearer hf_secret"}
     assert {seen.authorization for seen in cdn.seen} == {None}
 
 
-def test_offline_opens_no_connection(hub: HubServer, look) -> None:
+def test_offline_opens_no_connection(hub: HubServer, look: Look) -> None:
     with pytest.raises(DownloadError, match="offline"):
         look(f"hf:{REPO}", offline=True)
     assert hub.seen == []
@@ -225,7 +229,9 @@ def test_offline_opens_no_connection(hub: HubServer, look) -> None:
     ],
     ids=["page", "pointer", "truncated", "zeros", "counts"],
 )
-def test_what_is_no_model_is_refused(hub: HubServer, cdn: FileServer, look, settings: Settings, content: bytes, reason) -> None:
+def test_what_is_no_model_is_refused(
+    hub: HubServer, cdn: FileServer, look: Look, settings: Settings, content: bytes, reason: str
+) -> None:
     hub.repos[REPO] = {"m-Q4_K_M.gguf": content}
     with pytest.raises(ModelFileError, match=reason) as caught:
         look(f"hf:{REPO}")
@@ -233,7 +239,7 @@ def test_what_is_no_model_is_refused(hub: HubServer, cdn: FileServer, look, sett
     assert not (settings.cache_dir / "headers").exists()
 
 
-def test_a_header_without_an_end_is_given_up(start: Start, look) -> None:
+def test_a_header_without_an_end_is_given_up(start: Start, look: Look) -> None:
     """A vocabulary of 80 MB: every token would have to be walked over."""
     server = start(FileServer())
     strings = b"".join(len(text).to_bytes(8, "little") + text for text in [b"x" * 10_000] * 8000)

@@ -46,7 +46,10 @@ def test_parts_are_named_as_they_are_read(stem: str, number: int, count: int) ->
     assert split_of(part_path(stem, number, count)) == expected
 
 
-@given(st.lists(st.text("abQ4_K-./", min_size=1, max_size=12).map(lambda text: f"{text}.gguf"), unique=True, max_size=8))
+file_names = st.text("abQ4_K-./", min_size=1, max_size=12).map(lambda text: f"{text}.gguf")
+
+
+@given(st.lists(file_names, unique=True, max_size=8))
 def test_every_file_is_in_one_variant(paths: list[str]) -> None:
     complete, incomplete = group(listed(*paths))
     grouped = [file.path for variant in (*complete, *incomplete) for file in variant.files]
@@ -74,13 +77,15 @@ def test_choice(paths: tuple[str, ...], quant: str | None, chosen: str) -> None:
     [
         (("a-Q4_K_M.gguf", "b-Q4_K_M.gguf"), "Q4_K_M", None, "bendi pull hf:o/r/a-Q4_K_M.gguf"),
         (("a.gguf", "b.gguf"), None, None, "bendi pull hf:o/r/b.gguf"),
-        (("a-Q8_0.gguf",), "Q4_K_M", None, "bendi pull hf:o/r:Q8_0  1000 B"),
+        (("a-Q8_0.gguf",), "Q4_K_M", None, "bendi pull hf:o/r:Q8_0    1000 B"),
         (("a-Q8_0.gguf",), None, "a-Q9_0.gguf", "a-Q8_0.gguf"),
         (("a b-Q8_0.gguf", "c-Q8_0.gguf"), None, None, "bendi pull 'hf:o/r/a b-Q8_0.gguf'"),
         ((), None, None, "GGUF"),
     ],
 )
-def test_no_choice_says_what_could_be_typed(paths: tuple[str, ...], quant: str | None, file: str | None, hint: str) -> None:
+def test_no_choice_says_what_could_be_typed(
+    paths: tuple[str, ...], quant: str | None, file: str | None, hint: str
+) -> None:
     with pytest.raises(NotFoundError) as caught:
         choose(listed(*paths), quant, file, spell)
     assert hint in caught.value.hint

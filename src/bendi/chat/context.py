@@ -192,6 +192,7 @@ def overflow(budget: Budget, needed_tok: int, *, can_shrink: bool) -> ContextOve
         hints.append(
             _("Or let bendi make room: --policy compact (summarises older turns) or --policy slide (leaves them out).")
         )
+        hints.append(_("In the chat: /set policy compact or /set policy slide."))
     else:
         hints.append(_("Or shorten the message: nothing older is left that could make room."))
     return ContextOverflow(

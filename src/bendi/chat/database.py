@@ -97,10 +97,7 @@ class Database:
                     write_meta(self._connection, purge=1)
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                    with contextlib.suppress(OSError):
-                        self._journal.cut(meta["journal_bytes"])
+                self._take_back(meta)
                 raise
             if size_bytes > 4 * _JOURNAL_LIMIT_BYTES:
                 self._renew_backup()
@@ -108,16 +105,21 @@ class Database:
     def purge(self) -> bool:
         """Removes the bytes of deleted text from the database, its log, the backup and the journal.
 
-        False when another process reads at this moment: it is then done at the next start.
+        False when another process reads or writes at this moment: it is then done at the next start.
         """
         with self._explained():
-            if self.indexed:
-                self._connection.execute("INSERT INTO messages_index (messages_index) VALUES ('rebuild')")
-            self._connection.execute("VACUUM")
-            self._renew_backup()
-            if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] != 0:
+            try:
+                if self.indexed:
+                    self._connection.execute("INSERT INTO messages_index (messages_index) VALUES ('rebuild')")
+                self._connection.execute("VACUUM")
+                self._renew_backup()
+                if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] != 0:
+                    return False
+                write_meta(self._connection, purge=0)
+            except sqlite3.OperationalError as error:
+                if not _is_locked(error):
+                    raise
                 return False
-            write_meta(self._connection, purge=0)
             return True
 
     def _open(self) -> sqlite3.Connection:
@@ -160,7 +162,8 @@ class Database:
             self._renew_backup()
         self._files.rebuilt.unlink(missing_ok=True)
         if meta["purge"]:
-            self.purge()
+            with contextlib.suppress(DataError):  # there may be no space for it now, but the sessions can be used
+                self.purge()
 
     def _check(self) -> None:
         size_bytes = self._files.database.stat().st_size
@@ -199,6 +202,16 @@ class Database:
             self._connection.execute("ROLLBACK")
             self._repair()
         raise _Damaged(_("it does not agree with its journal"))
+
+    def _take_back(self, meta: dict[str, int]) -> None:
+        """After a change that failed: nothing of it may be in the journal either. `meta`: from before it."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        with contextlib.suppress(OSError, sqlite3.DatabaseError):
+            self._connection.execute("BEGIN IMMEDIATE")
+            if read_meta(self._connection)["seq"] == meta["seq"]:
+                self._journal.cut(meta["journal_bytes"])
+            self._connection.execute("ROLLBACK")
 
     def _repair(self) -> None:
         """Replays what a process that died had written to the journal only, or renews a journal that was cut."""
@@ -283,7 +296,7 @@ def _backup_is_due(files: Files, journal_bytes: int) -> bool:
 
 
 def _explain(path: Path, error: Exception) -> DataError:
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+    if _is_locked(error):
         return DataError(
             _("Another bendi process keeps the sessions in {path} locked.").format(path=path),
             hint=_("Wait until it has finished, or end it, then try again."),
@@ -309,6 +322,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_locked(error: Exception) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 def _is_not_damage(error: Exception) -> bool:

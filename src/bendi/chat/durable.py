@@ -39,7 +39,11 @@ def replace_durably(source: Path, target: Path) -> None:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replaces the file in one step, readable by its owner only. Raises OSError; then the old file is untouched."""
+    """Replaces the file in one step, readable by its owner only; where `path` is a link, the file it leads to.
+
+    Raises OSError; then the old file is untouched.
+    """
+    path = path.resolve()
     path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp gives mode 0600
     temporary = Path(name)

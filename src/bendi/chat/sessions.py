@@ -142,7 +142,7 @@ class SessionStore:
 
         Letters match regardless of case. Chinese needs no spaces: a word matches anywhere inside a text.
         """
-        words = _clean(query).split()
+        words = _clean(query).replace("\0", " ").split()
         if not words:
             return []
         if self._database.indexed and all(len(word) >= _TRIGRAM for word in words):

@@ -13,20 +13,20 @@ from bendi.chat.parameters import check_value, parse_value
 from bendi.chat.personas import Persona, PersonaBook
 from bendi.chat.sessions import Session, SessionStore
 from bendi.errors import NotFoundError, UsageError
-from bendi.i18n import _
+from bendi.i18n import N_, _
 from bendi.store import LocalModel, Store
 
-PARAMETER_FLAGS = (
-    "temperature",
-    "top_p",
-    "top_k",
-    "min_p",
-    "repeat_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "max_tokens",
-)
+PARAMETER_FLAGS: Mapping[str, str] = {
+    "temperature": N_("0: always the likeliest token; higher: more varied"),
+    "top_p": N_("only the likeliest tokens that together have this probability"),
+    "top_k": N_("only so many of the likeliest tokens"),
+    "min_p": N_("only tokens with at least this part of the likeliest one's probability"),
+    "repeat_penalty": N_("above 1: tokens that occurred become less likely"),
+    "presence_penalty": N_("above 0: whatever occurred becomes less likely"),
+    "frequency_penalty": N_("above 0: what occurred often becomes less likely"),
+    "seed": N_("the same seed gives the same answer"),
+    "max_tokens": N_("end the answer after so many tokens"),
+}
 PERSONA_MARK = "@"
 
 

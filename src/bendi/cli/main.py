@@ -75,17 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_verb(name: str, arguments: Sequence[str]) -> int:
-    import argparse
     import importlib
 
-    from bendi.cli import argparse_texts
+    from bendi.cli.arguments import Parser
 
     verb = next((verb for verb in VERBS if verb.name == name), None)
     if verb is None:
         return _unknown_verb(name)
-    argparse_texts.speak()
     module = importlib.import_module(f"bendi.cli.{verb.module}")
-    parser = argparse.ArgumentParser(prog=f"bendi {verb.name}", description=_(verb.summary), allow_abbrev=False)
+    parser = Parser(prog=f"bendi {verb.name}", description=_(verb.summary))
     module.configure(parser)
     try:
         parsed = parser.parse_args(arguments)
@@ -137,7 +135,7 @@ def _unexpected(error: Exception) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="bendi-error-", suffix=".txt", delete=False, encoding="utf-8") as out:
         traceback.print_exception(error, file=out)
     sys.stderr.write(
-        _("error: bendi made a mistake ({kind}: {error})").format(kind=type(error).__name__, error=error)
+        _("error: bendi has a defect ({kind}: {error})").format(kind=type(error).__name__, error=error)
         + "\n  "
         + _("The details are in {path}; nothing was sent anywhere.").format(path=out.name)
         + "\n"

@@ -13,10 +13,9 @@ from bendi.cli import output
 from bendi.cli.answers import AnswerView, ending_line
 from bendi.cli.interrupt import stopping_on_ctrl_c
 from bendi.cli.job import Job
+from bendi.cli.main import EXIT_INTERRUPTED
 from bendi.engines import Engine
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timings, Usage
-
-EXIT_INTERRUPTED = 130
 
 
 def ask_once(job: Job, conversation: Conversation, view: AnswerView | None) -> int:

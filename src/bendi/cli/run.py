@@ -15,7 +15,7 @@ from typing import Any
 
 from bendi.chat.conversation import Conversation
 from bendi.chat.memory import MemorySessions
-from bendi.chat.parameters import POLICIES
+from bendi.chat.parameters import POLICIES, Policy
 from bendi.chat.personas import PersonaBook
 from bendi.chat.sessions import Session, SessionStore
 from bendi.chat.setup import Setup
@@ -51,8 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--no-save", action="store_true", help=_("keep nothing of this conversation"))
     policy_help = _("when the context is full: refuse, ask (in the chat), summarise older turns, or leave them out")
     add("--policy", choices=POLICIES, help=policy_help)
-    for name in PARAMETER_FLAGS:
-        add("--" + name.replace("_", "-"), dest=name, metavar="N")
+    for name, what in PARAMETER_FLAGS.items():
+        add("--" + name.replace("_", "-"), dest=name, metavar="N", help=_(what))
     add("--stop", action="append", metavar="TEXT", help=_("end the answer before this text; may be repeated"))
     add("--schema", metavar="FILE", help=_("a JSON schema that the answer must satisfy"))
     add("--think", action=argparse.BooleanOptionalAction, help=_("have a thinking model think, or not"))
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         return code
 
 
-def _setup(job: Job, sessions: SessionStore | MemorySessions, personas: PersonaBook, policy: Any) -> Setup:
+def _setup(job: Job, sessions: SessionStore | MemorySessions, personas: PersonaBook, policy: Policy) -> Setup:
     session: Session | None = job.session
     if session is None:
         session = sessions.create(job.model_name)

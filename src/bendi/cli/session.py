@@ -17,6 +17,9 @@ from bendi.cli.answers import printable
 from bendi.errors import DataError, UsageError
 from bendi.i18n import _, ngettext
 from bendi.settings import load_settings
+from bendi.units import MIB
+
+_LARGE_BYTES = 32 * MIB
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +128,8 @@ def _remove(args: argparse.Namespace, store: SessionStore) -> None:
         sessions[session.id] = session
     if sessions and not args.yes:
         _confirm(list(sessions.values()))
+    if sessions and load_settings().sessions_file.stat().st_size > _LARGE_BYTES:
+        output.say(_("Removing the text from the database and its copies; this takes a moment…"))
     if sessions and not store.delete(list(sessions)):
         output.say(_("Another bendi process is reading; the last bytes are removed at the next start."))
     if args.json:

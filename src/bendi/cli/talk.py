@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from bendi.chat.conversation import ContextChanged, Conversation, Event, Reply
+from bendi.chat.conversation import Conversation, Event, Reply
 from bendi.chat.memory import MemorySessions
 from bendi.chat.parameters import Policy
 from bendi.chat.sessions import SessionStore
@@ -61,7 +61,6 @@ class Talk:
         self.last: Reply | None = None
         self._job = job
         self._load = load
-        self._setup = setup
         self.conversation = Conversation(load(), sessions, setup, job.schema)
 
     @property
@@ -164,6 +163,3 @@ class Talk:
             self.screen.error(error.message, error.hint)
             return
         self.screen.note(_("The model was loaded again; /retry asks once more."))
-
-
-__all__ = ["ContextChanged", "Screen", "Talk"]

@@ -34,7 +34,7 @@ def read_gguf_from(source: ByteSource, name: str, budget: Budget | None = None) 
         gguf = read_header(source, budget or Budget())
         check_model(gguf, source)
     except ModelFileError as error:
-        message = _("{name} cannot be used: {reason}.").format(name=name, reason=error.message.rstrip("."))
+        message = _("{name} cannot be used: {reason}.").format(name=name, reason=error.message.rstrip(".。"))
         raise ModelFileError(message, hint=error.hint) from error
     return gguf
 

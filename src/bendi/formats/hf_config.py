@@ -115,8 +115,9 @@ def read_config(config: Config) -> ConfigFacts:
     rank, rope_length = facts.number("kv_lora_rank", _MAX_WIDTH), facts.number("qk_rope_head_dim", _MAX_WIDTH)
     window_length = facts.number("head_dim", _MAX_WIDTH) or (width // heads if heads else 0)
     head_length = facts.number("global_head_dim", _MAX_WIDTH) or window_length
-    window_tok, layers = _layers(facts, family, count)
     scaling = _rope_scaling(facts)
+    context_length = _context_length(facts, family, scaling)
+    window_tok, layers = _layers(facts, family, count, context_length)
     quantization, bits = _quantization(config, text)
     return ConfigFacts(
         family=family,
@@ -129,7 +130,7 @@ def read_config(config: Config) -> ConfigFacts:
         key_length=facts.number("qk_nope_head_dim", _MAX_WIDTH) + rope_length if rank else head_length,
         value_length=(facts.number("v_head_dim", _MAX_WIDTH) if rank else 0) or head_length,
         window_head_length=window_length if window_length != head_length and "window" in layers else 0,
-        context_length=_context_length(facts, family, scaling),
+        context_length=context_length,
         rope_scaling=scaling,
         vocab_size=facts.number("vocab_size", _MAX_WIDTH),
         window_tok=window_tok,
@@ -210,9 +211,13 @@ def _kv_heads(facts: _Reader, heads: int, layers: tuple[LayerKind, ...]) -> int 
     return tuple(usual if kind == "window" else wide for kind in layers)
 
 
-def _layers(facts: _Reader, family: str, count: int) -> tuple[int | None, tuple[LayerKind, ...]]:
+def _layers(
+    facts: _Reader, family: str, count: int, context_length: int | None
+) -> tuple[int | None, tuple[LayerKind, ...]]:
     """(tokens of the window, kind of each layer)."""
     window = facts.number("sliding_window", _MAX_CONTEXT_TOK) or facts.number("attention_chunk_size", _MAX_CONTEXT_TOK)
+    if context_length is not None and window >= context_length:
+        window = 0  # it never cuts anything off
     kinds = _kinds(facts, family, count, window)
     return (window or None) if "window" in kinds else None, kinds
 

@@ -148,7 +148,7 @@ def bytes_by_dtype(tensors: Iterable[SafetensorsTensor]) -> dict[str, int]:
 
 
 def _named(name: str, error: ModelFileError) -> ModelFileError:
-    message = _("{name} cannot be used: {reason}.").format(name=name, reason=error.message.rstrip("."))
+    message = _("{name} cannot be used: {reason}.").format(name=name, reason=error.message.rstrip(".。"))
     return ModelFileError(message, hint=error.hint)
 
 

@@ -1,0 +1,83 @@
+"""Command lines: argparse that speaks both languages and knows how wide Chinese is.
+
+argparse asks the gettext module's current domain for its own words. `Parser` makes that domain ours; `TEXTS` marks
+those words for the catalogue (from CPython's argparse.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gettext
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from bendi import i18n
+from bendi.cli.output import cell_width
+from bendi.i18n import N_
+
+TEXTS = (
+    N_("usage: "),
+    N_("positional arguments"),
+    N_("options"),
+    N_("subcommands"),
+    N_("%(heading)s:"),
+    N_("show this help message and exit"),
+    N_("%(prog)s: error: %(message)s\n"),
+    N_("argument %(argument_name)s: %(message)s"),
+    N_("unrecognized arguments: %s"),
+    N_("not allowed with argument %s"),
+    N_("ignored explicit argument %r"),
+    N_("the following arguments are required: %s"),
+    N_("one of the arguments %s is required"),
+    N_("expected one argument"),
+    N_("expected at most one argument"),
+    N_("expected at least one argument"),
+    N_("invalid %(type)s value: %(value)r"),
+    N_("invalid choice: %(value)r (choose from %(choices)s)"),
+    N_("unknown parser %(parser_name)r (choices: %(choices)s)"),
+    N_("ambiguous option: %(option)s could match %(matches)s"),
+    N_("can't open '%(filename)s': %(error)s"),
+)
+# A Chinese character with the punctuation that must not begin a line, or a run of anything else without blanks.
+_UNIT = re.compile(r"[\u2e80-\u9fff][，。：；、！？）》」…]*|[^\s\u2e80-\u9fff]+|\s+")
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one verb; its sub-parsers are of this class, too."""
+
+    def __init__(self, **options: Any) -> None:
+        # gettext's functions choose the language by this variable; workers do not inherit it.
+        os.environ["LANGUAGE"] = i18n.language()
+        gettext.bindtextdomain("bendi", str(Path(i18n.__file__).parent / "locale"))
+        gettext.textdomain("bendi")
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **options)
+
+
+class _Help(argparse.HelpFormatter):
+    """Folds and aligns by columns of the terminal instead of characters."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return folded(text, width)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in folded(text, width - len(indent)))
+
+    def _format_action(self, action: argparse.Action) -> str:
+        head = self._format_action_invocation(action)
+        # argparse pads to a number of characters: wide ones leave the help too far right.
+        surplus = cell_width(head) - len(head)
+        return super()._format_action(action).replace(head + " " * surplus, head, 1)
+
+
+def folded(text: str, width: int) -> list[str]:
+    """`text` in lines of at most `width` columns, broken at blanks or between Chinese characters."""
+    lines = [""]
+    for unit in _UNIT.findall(" ".join(text.split())):
+        if lines[-1] and cell_width((lines[-1] + unit).rstrip()) > width:
+            lines[-1] = lines[-1].rstrip()
+            lines.append("")
+        if lines[-1] or not unit.isspace():
+            lines[-1] += unit
+    return [line for line in lines if line] or [""]
