@@ -1,13 +1,16 @@
-"""Which layers have attention, a window, a state, experts: by what the file says, else by what its architecture does."""
+"""Which layers have attention, a window, a state, experts: what the file says, else what its architecture does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import pytest
-from gguf_bytes import ARRAY, BOOL, F32, I32, STRING, U32, Arr, Gguf, Tensor, Value
+from gguf_bytes import ARRAY, BOOL, F32, I32, STRING, U32, Arr, Gguf, Tensor, Value, strings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bendi.formats import Anatomy, GgufFile, RopeScaling, anatomy
+from bendi.errors import ModelFileError
+from bendi.formats import Anatomy, GgufFile, MemorySource, RopeScaling, anatomy, read_gguf_from
 
 Read = Callable[[bytes], GgufFile]
 LETTERS = {"attention": "A", "window": "W", "recurrent": "R", "both": "B", "none": "-"}
@@ -195,3 +198,45 @@ def test_stretched_positions(look: Look) -> None:
 def test_a_file_that_says_nothing(look: Look) -> None:
     found = look(Gguf(keys=[("general.architecture", (STRING, "new"))]))
     assert found == Anatomy()
+
+
+_NAMES = (
+    "block_count", "nextn_predict_layers", "expert_count", "expert_used_count", "expert_shared_count",
+    "full_attention_interval", "feed_forward_length", "attention.head_count", "attention.head_count_kv",
+    "attention.sliding_window", "attention.sliding_window_pattern", "attention.recurrent_layers",
+    "attention.shared_kv_layers", "attention.kv_lora_rank", "attention.key_length_mla", "attention.key_length_swa",
+    "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length",
+    "ssm.state_size",
+)  # fmt: skip
+_ARCHITECTURES = ("llama", "gemma3", "gemma3n", "llama4", "smallthinker", "qwen3next", "nemotron_h", "falcon-h1")
+_SMALL = st.integers(-2, 9)
+_ANY: st.SearchStrategy[Value] = st.one_of(
+    st.tuples(st.just(I32), _SMALL),
+    st.tuples(st.just(U32), st.integers(0, 2**32 - 1)),
+    st.tuples(st.just(F32), st.floats(width=32)),
+    st.tuples(st.just(BOOL), st.booleans()),
+    st.tuples(st.just(STRING), st.sampled_from(["yarn", "linear", ""])),
+    st.tuples(st.just(ARRAY), st.lists(_SMALL, max_size=5).map(lambda values: Arr(I32, values))),
+    st.tuples(st.just(ARRAY), st.lists(st.booleans(), max_size=5).map(lambda values: Arr(BOOL, values))),
+    st.tuples(st.just(ARRAY), st.lists(st.text(max_size=3), max_size=5).map(strings)),
+)
+
+
+@settings(database=None, derandomize=True, deadline=None, max_examples=600)
+@given(st.sampled_from(_ARCHITECTURES), st.integers(1, 5), st.dictionaries(st.sampled_from(_NAMES), _ANY, max_size=6))
+def test_whatever_the_keys_are(architecture: str, layers: int, keys: dict[str, Value]) -> None:
+    file = made(architecture, layers).with_tensors(Tensor("blk.0.ffn_up_exps.weight", (32, 2, 2)))
+    for name, (kind, value) in keys.items():
+        file = file.set(f"{architecture}.{name}", kind, value)
+    try:
+        gguf = read_gguf_from(MemorySource(file.build()), "x.gguf")
+    except ModelFileError:
+        return
+    found = anatomy(gguf)
+    count = gguf.integer(f"{architecture}.block_count") or 0
+    assert len(found.layers) == count - found.prediction_layers
+    assert 0 <= found.active_parameters <= 128
+    assert 0 <= found.shared_kv_layers <= len(found.layers)
+    assert min(found.window_tok or 1, found.latent_length + 1, found.experts_shared + 1) > 0
+    assert min(found.window_key_length, found.window_value_length, found.prediction_layers) >= 0
+    assert (found.window_tok is not None) == ("window" in found.layers)

@@ -187,6 +187,12 @@ def test_windows_of_qwen_where_they_are_used() -> None:
     assert anatomy.layers[:20] == ("attention",) * 20
 
 
+def test_a_window_as_long_as_the_context_is_none() -> None:
+    for window, count in ((131071, 12), (131072, 0), (None, 12)):
+        _info, anatomy = facts({**GPT_OSS_20B, "sliding_window": window})
+        assert (anatomy.count("window"), anatomy.window_tok) == (count, window if count else None)
+
+
 def test_null_takes_a_default_away() -> None:
     assert facts({**MISTRAL_7B_V01, "sliding_window": None})[1].count("window") == 0
     without = {key: value for key, value in MISTRAL_7B_V01.items() if key != "sliding_window"}

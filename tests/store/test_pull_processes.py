@@ -19,9 +19,11 @@ from pulling import IMPATIENT, Puller
 from servers import Fault, FileServer, HubServer, Start
 from tiny import gguf, sha256, split_gguf
 
+from bendi.errors import StoreError
 from bendi.settings import Settings
 from bendi.store import Store
 from bendi.store.journal import journal_path, part_path
+from bendi.store.lock import STORE_LOCK_NAME, locked
 from bendi.store.pull import pull
 
 REPO = "org/Tiny-GGUF"
@@ -97,6 +99,29 @@ def test_two_processes_load_one_model_once(bendi: Bendi, hub: HubServer, cdn: Fi
     assert target(settings).read_bytes() == content
     [result] = json.loads(out)
     assert (result["status"], result["path"]) == ("present", str(target(settings)))
+
+
+def test_a_pull_that_waited_for_a_move_does_not_write_to_the_old_place(
+    hub: HubServer, settings: Settings, puller: Puller
+) -> None:
+    puller.use(hf_endpoint=hub.url)
+    lock = settings.models_dirs[0] / STORE_LOCK_NAME
+    errors: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            puller(NAME)
+        except StoreError as error:
+            errors.append(error)
+
+    with locked(lock):
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        wait_for(lambda: bool(puller.notes))
+    thread.join()
+    assert "just been moved" in str(errors[0])
+    assert not list(settings.models_dirs[0].rglob("*.gguf*"))
+    assert puller(NAME).status == "downloaded"
 
 
 def test_two_models_at_once(bendi: Bendi, hub: HubServer, settings: Settings) -> None:

@@ -97,9 +97,8 @@ _EXPERTS = re.compile(r"blk\.\d+\.ffn_(?:\w+_(?:ch)?exps\b|(?:gate|up|down)\.\d+
 
 def anatomy(gguf: GgufFile, *more: GgufFile) -> Anatomy:
     """The parts of the model that `gguf` is, or whose first part it is; `more`: its other parts, in order."""
-    architecture = gguf.architecture
-    prediction_layers = gguf.integer(f"{architecture}.nextn_predict_layers") or 0
-    count = max((gguf.integer(f"{architecture}.block_count") or 0) - prediction_layers, 0)
+    prediction_layers = _number(gguf, "nextn_predict_layers")
+    count = max(_number(gguf, "block_count") - prediction_layers, 0)
     tensors = [tensor for part in (gguf, *more) for tensor in part.tensors]
     names = {tensor.name for tensor in tensors}
     layers = _layers(gguf, count)
@@ -110,9 +109,9 @@ def anatomy(gguf: GgufFile, *more: GgufFile) -> Anatomy:
         window_tok=_window_tok(gguf) if windows else None,
         shared_kv_layers=_shared_kv_layers(gguf, count),
         latent_length=_latent_length(gguf),
-        window_key_length=(gguf.integer(f"{architecture}.attention.key_length_swa") or 0) if windows else 0,
-        window_value_length=(gguf.integer(f"{architecture}.attention.value_length_swa") or 0) if windows else 0,
-        experts_shared=gguf.integer(f"{architecture}.expert_shared_count") or 0,
+        window_key_length=_number(gguf, "attention.key_length_swa") if windows else 0,
+        window_value_length=_number(gguf, "attention.value_length_swa") if windows else 0,
+        experts_shared=_number(gguf, "expert_shared_count"),
         expert_layers=sum(int(layer) < count for layer in expert_layers),
         prediction_layers=prediction_layers,
         active_parameters=_active_parameters(gguf, tensors, count),
@@ -164,7 +163,7 @@ def _recurrent(gguf: GgufFile, count: int, attention: list[bool]) -> list[bool]:
     if stated is not None and stated.values is not None and len(stated.values) >= count:
         return [bool(value) for value in stated.values[:count]]
     if architecture in _ATTENTION_INTERVALS:
-        interval = gguf.integer(f"{architecture}.full_attention_interval") or _ATTENTION_INTERVALS[architecture]
+        interval = _number(gguf, "full_attention_interval") or _ATTENTION_INTERVALS[architecture]
         return [(layer + 1) % interval != 0 for layer in range(count)]
     prefixes = tuple(f"{architecture}.{part}." for part in ("ssm", "wkv", "kda", "shortconv"))
     if not any(key.startswith(prefixes) for key in gguf.metadata):
@@ -197,32 +196,36 @@ def _windows(gguf: GgufFile, count: int) -> list[bool]:
     return [kind == "window" for kind in every(period, count, "attention", "window")] if period else [False] * count
 
 
-def _window_tok(gguf: GgufFile) -> int | None:
-    stated = gguf.integer(f"{gguf.architecture}.attention.sliding_window")
-    return _WINDOW_DEFAULTS.get(gguf.architecture) if stated is None else stated
+def _window_tok(gguf: GgufFile) -> int:
+    key = "attention.sliding_window"
+    if f"{gguf.architecture}.{key}" in gguf.metadata:
+        return _number(gguf, key)
+    return _WINDOW_DEFAULTS.get(gguf.architecture, 0)
 
 
 def _shared_kv_layers(gguf: GgufFile, count: int) -> int:
     if gguf.architecture == "gemma3n":
         return max(count - 20, 0)  # llama.cpp src/models/gemma3n.cpp, n_layer_kv_from_start
-    return min(gguf.integer(f"{gguf.architecture}.attention.shared_kv_layers") or 0, count)
+    return min(_number(gguf, "attention.shared_kv_layers"), count)
 
 
 def _latent_length(gguf: GgufFile) -> int:
     """Only files that say how long an uncompressed key is can be run compressed (`key_length_mla`)."""
-    architecture = gguf.architecture
-    if not gguf.integer(f"{architecture}.attention.key_length_mla"):
+    if not _number(gguf, "attention.key_length_mla"):
         return 0
-    rank = gguf.integer(f"{architecture}.attention.kv_lora_rank") or 0
-    return rank + (gguf.integer(f"{architecture}.rope.dimension_count") or 0)
+    return _number(gguf, "attention.kv_lora_rank") + _number(gguf, "rope.dimension_count")
+
+
+def _number(gguf: GgufFile, key: str) -> int:
+    """The number under `key` of the architecture; 0 where there is none, or it is none that counts something."""
+    return max(gguf.integer(f"{gguf.architecture}.{key}") or 0, 0)
 
 
 def _active_parameters(gguf: GgufFile, tensors: Iterable[TensorInfo], count: int) -> int:
-    architecture = gguf.architecture
-    experts = gguf.integer(f"{architecture}.expert_count") or 0
-    used = gguf.array(f"{architecture}.expert_used_count")
+    experts = _number(gguf, "expert_count")
+    used = gguf.array(f"{gguf.architecture}.expert_used_count")
     used_in = used.values if used is not None and used.values is not None else ()
-    used_everywhere = gguf.integer(f"{architecture}.expert_used_count") or 0
+    used_everywhere = _number(gguf, "expert_used_count")
     active = 0
     for tensor in tensors:
         match = _LAYER.match(tensor.name)
@@ -246,5 +249,5 @@ def _rope_scaling(gguf: GgufFile) -> RopeScaling | None:
     return RopeScaling(
         kind,
         float(factor) if isinstance(factor, int | float) else None,
-        gguf.integer(f"{prefix}original_context_length"),
+        _number(gguf, "rope.scaling.original_context_length") or None,
     )

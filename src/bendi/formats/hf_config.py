@@ -216,9 +216,10 @@ def _layers(
 ) -> tuple[int | None, tuple[LayerKind, ...]]:
     """(tokens of the window, kind of each layer)."""
     window = facts.number("sliding_window", _MAX_CONTEXT_TOK) or facts.number("attention_chunk_size", _MAX_CONTEXT_TOK)
-    if context_length is not None and window >= context_length:
-        window = 0  # it never cuts anything off
     kinds = _kinds(facts, family, count, window)
+    if context_length is not None and window >= context_length:
+        # A window that never cuts anything off is none.
+        kinds = tuple("attention" if kind == "window" else kind for kind in kinds)
     return (window or None) if "window" in kinds else None, kinds
 
 

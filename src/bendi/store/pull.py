@@ -142,7 +142,6 @@ class _Pull:
             elsewhere = self._elsewhere()
             if elsewhere:
                 return PullResult(elsewhere, "elsewhere", self._remote)
-        make_folder(self._folder)
         with self._locks():
             entry = current_entry(self._folder, self._name)
             if not force and entry and entry.complete and self._same_files(entry):
@@ -158,15 +157,17 @@ class _Pull:
     def _locks(self) -> Iterator[None]:
         """The store may not move meanwhile, and one process at a time brings one model."""
         first = self._targets[0]
-        make_folder(first.parent)
+        moving: list[str] = []
+
+        def wait_for_move() -> None:
+            moving.append(_("Another bendi is moving the store; waiting for it."))
+            self._events.note(moving[-1])
+
         with ExitStack() as stack:
-            stack.enter_context(
-                locked(
-                    self._store.root / STORE_LOCK_NAME,
-                    shared=True,
-                    on_wait=lambda: self._events.note(_("Another bendi is moving the store; waiting for it.")),
-                )
-            )
+            stack.enter_context(locked(self._store.root / STORE_LOCK_NAME, shared=True, on_wait=wait_for_move))
+            if moving:  # what would be downloaded to the old place, nobody would find
+                raise StoreError(_("the store has just been moved"), hint=_("Type the same command again."))
+            make_folder(first.parent)
             stack.enter_context(
                 locked(
                     model_lock(first),
