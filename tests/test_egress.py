@@ -37,7 +37,11 @@ COMMANDS = [
 
 def watched(*arguments: str) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
+        [sys.executable, "-c", WATCHED, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
     )
     assert "Traceback" not in done.stderr, done.stderr
     return [line for line in done.stderr.splitlines() if line.startswith(("LOOKUP", "CONNECT"))]

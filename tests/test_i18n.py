@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_every_text_is_translated() -> None:
     done = subprocess.run([sys.executable, "tools/catalogues.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_text_hides_in_an_f_string() -> None:
+    """Texts inside the braces of an f-string are not collected, so they would stay English."""
+    hidden = [
+        f"{path.name}:{number}"
+        for path in (ROOT / "src" / "bendi").rglob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if re.search(r"""f["'].*\{_\(["']""", line)
+    ]
+    assert not hidden
 
 
 @pytest.mark.parametrize(

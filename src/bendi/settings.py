@@ -28,6 +28,7 @@ ENVIRONMENT = {
     "language": "BENDI_LANG",
     "offline": "BENDI_OFFLINE",
     "engine": "BENDI_ENGINE",
+    "editor": "VISUAL",
     "threads": "BENDI_THREADS",
     "context_tok": "BENDI_CONTEXT",
     "worker_memory_bytes": "BENDI_WORKER_MEMORY",
@@ -64,6 +65,8 @@ class Settings:
     """True: no verb opens a connection to another machine."""
     engine: str | None = None
     """Which engine build runs models (`wheel`, `fake`); None: the best that works here."""
+    editor: str | None = None
+    """The command that opens a file for editing (`VISUAL`, else `EDITOR`)."""
     threads: int | None = None
     context_tok: int | None = None
     """Context length to load models with; None: what the model was trained for, within the memory budget."""
@@ -90,10 +93,6 @@ class Settings:
     def sessions_file(self) -> Path:
         return self.state_dir / "bendi.sqlite3"
 
-    @property
-    def history_file(self) -> Path:
-        return self.state_dir / "chat_history"
-
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (default: the process's) and the config file.
@@ -113,6 +112,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if raw:
             parts = [part for part in raw.split(os.pathsep) if part] if name in PATH_LISTS else raw
             values[name] = _convert(name, parts, variable)
+    if env.get("EDITOR") and "editor" not in values:
+        values["editor"] = env["EDITOR"]
     if env.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON", "YES"):
         values["offline"] = True
     values["config_dir"] = config_dir

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterable, Mapping
+
+from servers import LoopbackServer
 
 _U32, _STRING, _ARRAY = 4, 8, 9
 
@@ -114,3 +117,11 @@ def repository(*, shards: int = 1, layer_bytes: int = 0) -> dict[str, bytes]:
         files[name] = safetensors({tensor: tensors[tensor] for tensor, place in places.items() if place == name})
     files["model.safetensors.index.json"] = json.dumps({"metadata": {"total_size": 1}, "weight_map": places}).encode()
     return files
+
+
+def sent_bytes(server: LoopbackServer, expected: int) -> int:
+    """What a server has counted. It counts after it has sent, so the client may be a moment ahead of it."""
+    deadline = time.monotonic() + 10
+    while server.body_bytes < expected and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return server.body_bytes

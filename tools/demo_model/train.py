@@ -99,6 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="steps of all workers together; 0: by the clock")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--merge-every", type=float, default=4.0, help="seconds between two merges of the workers")
+    parser.add_argument("--init", type=Path, default=None, help="checkpoint of the same shape and tokenizer to go on from")
     parser.add_argument("--holdout", type=int, default=0, help="paraphrases kept back per topic and language")
     parser.add_argument("--seed", type=int, default=20261120)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -124,6 +125,8 @@ class Worker:
         sizes = {name: getattr(options, name) for name in ("width", "feed_forward", "layers", "heads", "kv_heads")}
         shape = Shape(vocab=self.encoder.tokenizer.get_vocab_size(), dropout=options.dropout, **sizes)
         self.model = Demo(shape)
+        if options.init:
+            self.model.load_state_dict(torch.load(options.init, weights_only=True)["weights"])
         self.optimisers = optimisers(self.model, options.rate, options.decay, not options.adam)
         rows = Options(batch_tokens=options.batch_tokens)
         self.batches: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]] = stream(

@@ -93,8 +93,10 @@ def _prompt(summary: str, piece: str) -> str:
         "decisions, wishes of the user, open questions. Write in the language of the conversation, as briefly as "
         "possible, and write only the summary."
     )
-    earlier = f"{_('Summary of what came before, to be included:')}\n{summary}\n\n" if summary else ""
-    return f"{task}\n\n{earlier}{_('The conversation:')}\n{piece}"
+    before = _("Summary of what came before, to be included:")
+    earlier = f"{before}\n{summary}\n\n" if summary else ""
+    heading = _("The conversation:")
+    return f"{task}\n\n{earlier}{heading}\n{piece}"
 
 
 def _line_end_near(text: str, middle: int) -> int:

@@ -35,7 +35,8 @@ class Dialogue:
 
         Questions that got no answer are joined to the next one; answers stopped before their first word are not sent.
         """
-        note = f"{_('Summary of the earlier part of this conversation:')}\n{self.summary}" if self.summary else ""
+        heading = _("Summary of the earlier part of this conversation:")
+        note = f"{heading}\n{self.summary}" if self.summary else ""
         head = "\n\n".join(text for text in (self.system, note) if text)
         shown = [Message("system", head)] if head else []
         for message in self.turns:

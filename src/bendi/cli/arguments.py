@@ -10,6 +10,7 @@ import argparse
 import gettext
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,17 @@ class Parser(argparse.ArgumentParser):
         gettext.bindtextdomain("bendi", str(Path(i18n.__file__).parent / "locale"))
         gettext.textdomain("bendi")
         super().__init__(formatter_class=_Help, allow_abbrev=False, **options)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The parsed arguments. People type a model, an option, then the question: words may stand between options."""
+        if self._subparsers:
+            return self.parse_args(arguments)
+        if self.usage is None:
+            # parse_intermixed_args takes its own word for "usage: " off by its English length.
+            formatter = self._get_formatter()
+            formatter.add_usage(None, self._actions, self._mutually_exclusive_groups, prefix="")
+            self.usage = formatter.format_help().strip().replace("%", "%%")
+        return self.parse_intermixed_args(arguments)
 
 
 class _Help(argparse.HelpFormatter):

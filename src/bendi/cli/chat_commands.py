@@ -103,8 +103,9 @@ def _show_parameters(talk: Talk, only: str = "") -> None:
         "template_options": dict(parameters.template_options) or None,
         "context_policy": talk.setup.policy,
     }
+    default = _("the default of the model")
     lines = [
-        f"  {name} = {_('the default of the model') if value is None else json.dumps(value, ensure_ascii=False)}"
+        f"  {name} = {default if value is None else json.dumps(value, ensure_ascii=False)}"
         for name, value in shown.items()
         if only in ("", name)
     ]

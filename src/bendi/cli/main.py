@@ -86,7 +86,7 @@ def _run_verb(name: str, arguments: Sequence[str]) -> int:
     parser = Parser(prog=f"bendi {verb.name}", description=_(verb.summary))
     module.configure(parser)
     try:
-        parsed = parser.parse_args(arguments)
+        parsed = parser.read(arguments)
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 2
     code = module.run(parsed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import subprocess
 import sys
@@ -33,13 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    book = PersonaBook(load_settings().personas_file)
+    settings = load_settings()
+    book = PersonaBook(settings.personas_file)
     if args.verb == "list":
         _list(args, book)
     elif args.verb == "show":
         _show(args, book)
     elif args.verb == "edit":
-        _edit(args, book)
+        _edit(args, book, settings.editor)
     elif args.json:
         output.json_data({"path": str(book.path), "exists": book.path.exists()})
     else:
@@ -78,7 +78,7 @@ def _show(args: argparse.Namespace, book: PersonaBook) -> None:
         output.data("\n" + printable(persona.system))
 
 
-def _edit(args: argparse.Namespace, book: PersonaBook) -> None:
+def _edit(args: argparse.Namespace, book: PersonaBook, editor: str | None) -> None:
     if args.name:
         check_name(args.name)
         persona = book.all().get(args.name) or Persona(args.name, system=_DEFAULT_SYSTEM, builtin=True)
@@ -87,9 +87,10 @@ def _edit(args: argparse.Namespace, book: PersonaBook) -> None:
             save_persona(book.path, persona)
     elif not book.path.exists():
         save_persona(book.path, Persona("assistant", system=_DEFAULT_SYSTEM))
-    command = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
+    command = shlex.split(editor or "")
     if not command or not sys.stdin.isatty():
-        output.say(_("No editor is set (VISUAL or EDITOR); the file to edit:"))
+        if not command:
+            output.say(_("No editor is set (VISUAL or EDITOR); the file to edit:"))
         output.data(str(book.path))
         return
     try:

@@ -58,8 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--think", action=argparse.BooleanOptionalAction, help=_("have a thinking model think, or not"))
     add("--context", type=int, metavar="TOKENS", help=_("context length to load the model with"))
     add("--threads", type=int, metavar="N", help=_("CPU threads"))
-    # People type a model, an option, then the question; plain parsing takes such words from one place only.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
 
 
 def run(args: argparse.Namespace) -> int:

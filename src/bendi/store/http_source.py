@@ -23,6 +23,7 @@ MAX_RECEIVED_BYTES = 64 * MIB
 """What the headers of one model may cost on the network; the largest known take 12 MiB."""
 FIRST_REQUEST_BYTES = 64 * KIB
 LARGEST_REQUEST_BYTES = MIB
+_SMALL_GAP_BYTES = 4 * KIB
 
 
 class Allowance:
@@ -88,10 +89,11 @@ class Blocks:
                 return None
         return (start, end) if start < end else None
 
-    def next_start(self, offset: int) -> int | None:
-        """Where the first block behind `offset` begins."""
+    def around(self, offset: int) -> tuple[int, int | None]:
+        """Where the last block before `offset` ends (0 without one), and where the next one begins."""
         place = bisect_right(self._starts, offset)
-        return self._starts[place] if place < len(self._starts) else None
+        before = self._starts[place - 1] + len(self._blocks[place - 1]) if place else 0
+        return before, self._starts[place] if place < len(self._starts) else None
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes of a range that is here without a gap."""
@@ -170,8 +172,10 @@ class HttpByteSource:
             raise self._explained(error, self._file.url) from error
 
     def _request(self, start: int, end: int) -> None:
+        before, known = self.blocks.around(start)
+        if 0 < start - before <= _SMALL_GAP_BYTES:
+            start = before  # a reader that walks over a text leaves a few bytes out, and comes back for them later
         wanted = max(end, start + self._request_bytes)
-        known = self.blocks.next_start(start)
         wanted = min(part for part in (wanted, known, self._size_bytes) if part is not None)
         self._request_bytes = min(2 * self._request_bytes, LARGEST_REQUEST_BYTES)
         try:
