@@ -78,3 +78,18 @@ def test_file_that_is_not_text(tmp_path: Path) -> None:
 
 def test_every_variable_belongs_to_a_setting() -> None:
     assert set(ENVIRONMENT) <= set(Settings.__dataclass_fields__)
+
+
+def test_saved_token_is_for_the_hub_only(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hf_saved\n")
+    env = {"BENDI_CONFIG": str(tmp_path), "HF_HOME": str(tmp_path)}
+    assert load_settings(env).hf_token == "hf_saved"
+    assert load_settings(env | {"HF_TOKEN": "hf_own"}).hf_token == "hf_own"
+    assert load_settings(env | {"HF_ENDPOINT": "https://mirror.example"}).hf_token is None
+    assert load_settings(env | {"HF_HOME": str(tmp_path / "absent")}).hf_token is None
+
+
+def test_editor(tmp_path: Path) -> None:
+    env = {"BENDI_CONFIG": str(tmp_path), "EDITOR": "vi"}
+    assert load_settings(env).editor == "vi"
+    assert load_settings(env | {"VISUAL": "code -w"}).editor == "code -w"

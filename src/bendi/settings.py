@@ -112,6 +112,9 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         if raw:
             parts = [part for part in raw.split(os.pathsep) if part] if name in PATH_LISTS else raw
             values[name] = _convert(name, parts, variable)
+    if "hf_token" not in values and values.get("hf_endpoint", Settings.hf_endpoint) == Settings.hf_endpoint:
+        # What `hf auth login` has saved goes to the hub itself only, never to a mirror that was set later.
+        values["hf_token"] = _saved_token(env)
     if env.get("EDITOR") and "editor" not in values:
         values["editor"] = env["EDITOR"]
     if env.get("HF_HUB_OFFLINE", "") in ("1", "true", "ON", "YES"):
@@ -119,6 +122,15 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     values["config_dir"] = config_dir
     settings = Settings(**values)
     return _expanded(settings)
+
+
+def _saved_token(env: Mapping[str, str]) -> str | None:
+    home = Path(env.get("HF_HOME") or "~/.cache/huggingface").expanduser()
+    path = Path(env["HF_TOKEN_PATH"]) if env.get("HF_TOKEN_PATH") else home / "token"
+    try:
+        return path.read_text("utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from headers import sent_bytes
 from hypothesis import given
 from hypothesis import settings as profile
 from hypothesis import strategies as st
-from headers import sent_bytes
 from pulling import IMPATIENT
 from servers import Blob, Fault, FileServer, Seen, Start
 

@@ -25,19 +25,19 @@ def run(args: argparse.Namespace) -> int:
     if args.catalogue:
         return _catalogue(store, args)
     wanted = args.text.casefold()
-    models = [model for model in store.models() if wanted in model.name.casefold()]
+    models = [model for model in (*store.models(), store.resolve("demo")) if wanted in model.name.casefold()]
     if args.json:
         output.json_data([_as_json(model) for model in models])
-        return 0
-    if not models:
-        output.say(_("No models here yet. Try: bendi demo, or: bendi pull qwen3:4b"))
         return 0
     columns = [_("NAME"), _("SIZE"), _("QUANTIZATION"), _("FROM")] + ([_("PATH")] if args.paths else [])
     rows = [
         [model.name, _size(model), model.label, _origin(model)] + ([str(model.path)] if args.paths else [])
         for model in models
     ]
-    output.table(columns, rows, right=frozenset({1}))
+    if rows:
+        output.table(columns, rows, right=frozenset({1}))
+    if len(models) <= 1 and not wanted:
+        output.say(_("To get more: bendi pull qwen3:4b. The short names: bendi list --catalogue"))
     return 0
 
 
@@ -54,6 +54,7 @@ def _arrived(model: LocalModel) -> int:
 def _origin(model: LocalModel) -> str:
     names = {
         "bendi": "bendi",
+        "demo": _("built in"),
         "registered": _("import, in place"),
         "folder": _("your folder"),
         "lmstudio": "LM Studio",

@@ -35,7 +35,7 @@ def prepare(load: LoadRequest) -> Prepared:
     are mapped from the file, slowly.
     """
     info = read_model(load.model_path)
-    parts = [part.resolve() for part in split_paths(load.model_path)]
+    parts = [part.absolute() for part in split_paths(load.model_path)]
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
