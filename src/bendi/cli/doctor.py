@@ -39,7 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     settings = load_settings()
     if args.online and settings.offline:
-        raise ConfigError(_("The offline setting forbids connections."), hint=_("Unset BENDI_OFFLINE to use --online."))
+        raise ConfigError(
+            _("BENDI_OFFLINE (or `offline` in config.toml) forbids connections."),
+            hint=_("Unset BENDI_OFFLINE to use --online."),
+        )
     machine = detect_machine()
     report: dict[str, Any] = {
         "versions": _versions(),
@@ -155,12 +158,12 @@ def _problems(report: dict[str, Any]) -> list[str]:
     engine = report["engine"]
     if engine["missing"]:
         found.append(
-            _("The engine wheel needs {missing}, which this CPU does not have.").format(
+            _("The engine of this installation needs {missing}, which this CPU does not have.").format(
                 missing=", ".join(engine["missing"]).upper()
             )
         )
     if not report["versions"]["xllamacpp"]:
-        found.append(_("The engine wheel is not installed: pip install xllamacpp"))
+        found.append(_("The engine is not installed: pip install xllamacpp"))
     if engine["name"] not in engine["known"]:
         found.append(_("The engine {name!r} that the settings name does not exist.").format(name=engine["name"]))
     for folder in report["folders"]:

@@ -60,7 +60,7 @@ def facts_of(inspection: Inspection) -> list[Fact]:
     template = info.chat_template_sha256
     return [
         (_("name"), inspection.name),
-        (_("calls itself"), info.name),
+        (_("name in the file"), info.name),
         (_("architecture"), info.architecture),
         (_("parameters"), _parameters(info, parts)),
         (_("quantization"), info.quantization),

@@ -19,7 +19,7 @@ from bendi.store import LocalModel, Store
 PARAMETER_FLAGS: Mapping[str, str] = {
     "temperature": N_("0: always the likeliest token; higher: more varied"),
     "top_p": N_("only the likeliest tokens that together have this probability"),
-    "top_k": N_("only so many of the likeliest tokens"),
+    "top_k": N_("choose among the N likeliest tokens only"),
     "min_p": N_("only tokens with at least this part of the likeliest one's probability"),
     "repeat_penalty": N_("above 1: tokens that occurred become less likely"),
     "presence_penalty": N_("above 0: whatever occurred becomes less likely"),

@@ -25,7 +25,7 @@ _LARGE_BYTES = 32 * MIB
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar=_("ACTION"), required=True)
     listing = verbs.add_parser("list", help=_("the sessions, the one used last first"))
-    listing.add_argument("--limit", type=int, metavar="N", help=_("at most so many"))
+    listing.add_argument("--limit", type=int, metavar="N", help=_("list N at most"))
     searching = verbs.add_parser("search", help=_("sessions in which all these words occur"))
     searching.add_argument("words", nargs="+", metavar="WORD")
     showing = verbs.add_parser("show", help=_("the messages of a session"))

@@ -34,7 +34,7 @@ def _record(model: LocalModel) -> list[Fact]:
     """What the store knows about a model beyond its file."""
     entry = model.entry
     return [
-        (_("kept by"), _("bendi") if model.owned else model.origin),
+        (_("managed by"), _("bendi") if model.owned else model.origin),
         (_("came from"), entry.source if entry else ""),
         (_("revision"), entry.revision if entry else ""),
         (_("since"), entry.installed if entry else ""),

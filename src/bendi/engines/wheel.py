@@ -52,7 +52,7 @@ def check_cpu(cpu: Cpu) -> None:
     missing = NEEDED_ISA.get(cpu.architecture, frozenset()) - cpu.isa
     if missing:
         raise EngineUnsupported(
-            _("The engine wheel needs {missing}, which this CPU ({model}) does not have.").format(
+            _("The engine of this installation needs {missing}, which this CPU ({model}) does not have.").format(
                 missing=", ".join(sorted(missing)).upper(), model=cpu.model or cpu.architecture
             ),
             hint=_("It needs an x86-64 CPU of 2013 (Intel Haswell, AMD Excavator) or later."),

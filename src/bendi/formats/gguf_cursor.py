@@ -19,7 +19,7 @@ _FIRST_WINDOW_BYTES = 2**16
 
 
 def hostile_hint() -> str:
-    return _("The file is damaged, or made to do damage: do not use it. `bendi pull` gets a good one.")
+    return _("The file is damaged, or crafted to cause harm: do not use it. `bendi pull` gets a good one.")
 
 
 def truncated_hint() -> str:

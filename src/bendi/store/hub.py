@@ -61,7 +61,7 @@ def list_files(name: RepoName, transport: Transport, endpoint: str) -> tuple[str
             url = _next_page(url, answer.header("Link"))
     except Refused as error:
         raise explain(error, name, endpoint) from error
-    raise DownloadError(_("the file list of {host} is absurdly long").format(host=host))
+    raise DownloadError(_("the file list of {host} is too long to be right").format(host=host))
 
 
 def explain(error: Refused, name: RepoName, endpoint: str) -> BendiError:

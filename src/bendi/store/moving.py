@@ -176,7 +176,7 @@ def _copy_one(source: Path, target: Path, sha256: str | None, show: Callable[[in
         if sha256 is not None and copied != sha256:
             raise StoreError(
                 _("{path} is damaged, so the store was not moved").format(path=source),
-                hint=_("Look at it with: bendi verify; bring it again with: bendi pull --force"),
+                hint=_("Look at it with: bendi verify; download it again with: bendi pull --force"),
             ) from None
 
 

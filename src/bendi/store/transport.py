@@ -210,7 +210,7 @@ class Transport:
             for block in answer.blocks():
                 body += block
                 if len(body) > limit_bytes:
-                    raise DownloadError(_("the answer of {host} is absurdly long").format(host=host_of(url)))
+                    raise DownloadError(_("the answer of {host} is too long to be right").format(host=host_of(url)))
             return bytes(body), answer
 
     def _send(self, url: str, headers: Mapping[str, str]) -> httpx.Response:
@@ -326,7 +326,7 @@ def _redirected(response: httpx.Response) -> str:
     try:
         target = response.url.join(location)
     except httpx.InvalidURL as error:
-        raise DownloadError(_("{host} redirects to nowhere").format(host=response.url.host)) from error
+        raise DownloadError(_("{host} redirects without saying where").format(host=response.url.host)) from error
     if target.scheme not in ("https", "http") or not target.host or target.userinfo:
         raise DownloadError(_("{host} redirects to something that is no web address").format(host=response.url.host))
     if response.url.scheme == "https" and target.scheme == "http" and not is_loopback(target.host):
@@ -342,7 +342,7 @@ def _check_status(response: httpx.Response) -> None:
     host = host_of(str(response.url))
     status = response.status_code
     if status in _TRY_AGAIN:
-        reason = _("it is busy") if status in (429, 503) else _("it has a problem")
+        reason = _("it is busy") if status in (429, 503) else _("it reports a failure of its own")
         raise Transient(f"{reason} (HTTP {status})", _retry_after_s(response.headers.get("Retry-After")))
     if status not in (200, 206):
         raise Refused(status, host, response.headers.get("X-Error-Code", ""))
