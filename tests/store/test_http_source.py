@@ -198,6 +198,31 @@ def test_a_bad_server_is_told_apart(server: FileServer, transport: Transport, fa
         source.read_at(0, 10)
 
 
+class ShortServer(FileServer):
+    """Answers every range with its first byte alone."""
+
+    def route(self, request: Any, path: str, query: Any) -> None:
+        start = int(request.headers["Range"].removeprefix("bytes=").split("-")[0])
+        span = f"bytes {start}-{start}/{len(CONTENT)}"
+        request.answer(206, CONTENT[start : start + 1], {"Content-Range": span})
+
+
+def test_a_server_that_gives_it_byte_by_byte_is_not_humoured(start: Start, transport: Transport) -> None:
+    server = start(ShortServer())
+    file = RemoteFile(f"{server.url}/model.gguf", "model.gguf", len(CONTENT), "0" * 64)
+    with HttpByteSource(file, transport) as source, pytest.raises(DownloadError, match="another part"):
+        source.read_at(0, 1000)
+    assert len(server.seen) == 1
+
+
+def test_without_reading_ahead_nothing_more_comes(server: FileServer, transport: Transport) -> None:
+    with HttpByteSource(remote(server), transport) as source:
+        source.read_at(0, 8)
+        source.read_ahead = False
+        assert source.read_at(8, 70_000) == CONTENT[8:70_008]
+    assert ranges(server.seen) == [(0, 65535), (65536, 70007)]
+
+
 def test_no_such_file(server: FileServer, transport: Transport) -> None:
     file = RemoteFile(f"{server.url}/nothing.gguf", "nothing.gguf", 10, "0" * 64)
     with HttpByteSource(file, transport) as source, pytest.raises(NotFoundError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headers import CONFIG, gguf_with_vocabulary, repository, sent_bytes
+from headers import CONFIG, gguf_with_vocabulary, repository, safetensors, sent_bytes
 from pulling import IMPATIENT, Puller
 from servers import COMMIT, Fault, FileServer, HubServer, ModelScopeServer, Start
 from tiny import gguf, split_gguf
@@ -134,6 +134,23 @@ def test_an_index_that_leads_out_of_the_repository(hub: HubServer, look: Look) -
     with pytest.raises(ModelFileError, match="not the name of a safetensors file beside it"):
         look(f"hf:{REPO}")
     assert not [path for path in hub.paths() if "elsewhere" in path]
+
+
+def test_many_headers_cost_what_they_are_long(hub: HubServer, look: Look) -> None:
+    """Nothing is read ahead when the file has said where its header ends."""
+    names = {f"model.layers.0.mlp.experts.{index}.up_proj.weight": ("BF16", [8, 8], 2) for index in range(2000)}
+    content = safetensors(names)
+    header_bytes = 8 + int.from_bytes(content[:8], "little")
+    assert 128 * KIB < header_bytes < len(content) - 100 * KIB
+    hub.repos[REPO] = {"config.json": repository()["config.json"], "model.safetensors": content}
+    found = look(f"hf:{REPO}")
+    assert found.received_bytes == header_bytes + len(hub.repos[REPO]["config.json"])
+
+
+def test_weights_in_another_format(hub: HubServer, look: Look) -> None:
+    hub.repos[REPO] = {"config.json": repository()["config.json"], "pytorch_model.bin": b"\x80\x02"}
+    with pytest.raises(NotFoundError, match="lacks weights in GGUF or safetensors format"):
+        look(f"hf:{REPO}")
 
 
 def test_a_missing_file_of_weights(hub: HubServer, look: Look) -> None:

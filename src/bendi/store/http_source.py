@@ -63,6 +63,9 @@ class Blocks:
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         return iter(zip(self._starts, self._blocks, strict=True))
 
+    def __len__(self) -> int:
+        return len(self._starts)
+
     def add(self, start: int, block: bytes) -> None:
         """Keeps `block`, which lies at `start` in the file and where nothing was known."""
         place = bisect_right(self._starts, start)
@@ -110,8 +113,9 @@ class HttpByteSource:
     """A remote file, open as long as the `with` block lasts. Use it from one thread at a time.
 
     `known`: blocks from an earlier look; only what is missing is asked for. `explained` makes an error of a refusal;
-    the default is that of a plain web server. `size_bytes` asks the server where the listing did not say it. Reading
-    raises DownloadError, NotFoundError, or ModelFileError when `allowance` is used up.
+    the default is that of a plain web server. `size_bytes` asks the server where the listing did not say it.
+    `read_ahead`: brings more than was asked for, since more will be asked for. Reading raises DownloadError,
+    NotFoundError, or ModelFileError when `allowance` is used up.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class HttpByteSource:
         self.allowance = allowance or Allowance()
         self.blocks = known or Blocks()
         self.received_bytes = 0
+        self.read_ahead = True
         self._size_bytes = file.size_bytes
         stated = (file.etag, file.last_modified)
         self._validators: tuple[str | None, str | None] | None = stated if any(stated) else None
@@ -175,7 +180,7 @@ class HttpByteSource:
         before, known = self.blocks.around(start)
         if 0 < start - before <= _SMALL_GAP_BYTES:
             start = before  # a reader that walks over a text leaves a few bytes out, and comes back for them later
-        wanted = max(end, start + self._request_bytes)
+        wanted = max(end, start + self._request_bytes) if self.read_ahead else end
         wanted = min(part for part in (wanted, known, self._size_bytes) if part is not None)
         self._request_bytes = min(2 * self._request_bytes, LARGEST_REQUEST_BYTES)
         try:
@@ -203,16 +208,17 @@ class HttpByteSource:
         return self._transport.open(self._direct or self._file.url, {"Range": f"bytes={start}-{end - 1}"})
 
     def _receive(self, answer: Answer, start: int, end: int) -> None:
-        """The body of a part, which may be shorter than what was asked for, but begins where it was asked for."""
+        """The body of a part: exactly what was asked for, or less where the file ends."""
         match = CONTENT_RANGE.fullmatch((answer.header("Content-Range") or "").strip())
-        if not match or int(match[1]) != start or int(match[2]) >= end:
+        last = int(match[2]) + 1 if match else 0
+        if not match or int(match[1]) != start or last > end or (last < end and last != total_of(answer)):
             raise DownloadError(
                 _("{host} sends another part of the file than was asked for").format(host=host_of(answer.url)),
                 hint=_("Use another source of the same model."),
             )
         self._check(answer)
         self._direct = answer.url if answer.url != self._file.url else None
-        announced = int(match[2]) + 1 - start
+        announced = last - start
         body = bytearray()
         try:
             for block in answer.blocks():

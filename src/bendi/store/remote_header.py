@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bendi.errors import BendiError, DownloadError, ModelFileError
-from bendi.formats import ByteSource, GgufFile, ModelInfo, model_info, read_gguf_parts
+from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_parts
 from bendi.settings import Settings
 from bendi.store import hub, modelscope, ollama, url
 from bendi.store.header_cache import HeaderCache, Kept, file_key
@@ -99,7 +99,7 @@ class RemoteReader:
     def received_bytes(self) -> int:
         return self._allowance.received_bytes
 
-    def read(self, files: Sequence[tuple[RemoteFile, str | None]], parse: Callable[[Sequence[ByteSource]], T]) -> T:
+    def read(self, files: Sequence[tuple[RemoteFile, str | None]], parse: Callable[[Sequence[HttpByteSource]], T]) -> T:
         """What `parse` makes of the bytes of `files`, each with its key in the cache.
 
         What arrived is kept when that works, and also when the connection breaks; then the next attempt continues.
@@ -145,5 +145,5 @@ class RemoteReader:
 
     def _save(self, files: Sequence[tuple[RemoteFile, str | None]], sources: Sequence[HttpByteSource]) -> None:
         for (_file, key), source in zip(files, sources, strict=True):
-            if source.received_bytes:
+            if source.received_bytes and source.blocks:
                 self._cache.save(key, Kept(source.size_bytes, source.blocks))

@@ -37,6 +37,7 @@ from bendi.i18n import _
 from bendi.settings import Settings
 from bendi.store import hub
 from bendi.store.header_cache import address_key
+from bendi.store.http_source import HttpByteSource
 from bendi.store.names import DEFAULT_REVISION, RepoName, format_name
 from bendi.store.remote import RemoteFile
 from bendi.store.remote_header import RemoteReader, explainer
@@ -113,10 +114,18 @@ class _Repository:
             lambda sources: read_index(source, INDEX) if (source := _if_there(sources[0])) else None,
         )
         names = index.files if index else (WEIGHTS,)
-        files = self._reader.read(
-            [self._file(name) for name in names],
-            lambda sources: _read_all(names, sources, self._options.connections),
-        )
+        try:
+            files = self._reader.read(
+                [self._file(name) for name in names],
+                lambda sources: _read_all(names, sources, self._options.connections),
+            )
+        except NotFoundError as error:
+            raise NotFoundError(
+                _("{name} lacks weights in GGUF or safetensors format: {file}").format(
+                    name=format_name(self._name), file=names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+                ),
+                hint=_("Look for a repository whose name ends in GGUF."),
+            ) from error
         if index:
             check_index(index, files)
         return files
@@ -127,17 +136,17 @@ class _Repository:
         return RemoteFile(url, name, None), address_key(url) if self._name.source == "hf" else None
 
 
-def _read_all(names: Sequence[str], sources: Sequence[ByteSource], connections: int) -> dict[str, SafetensorsFile]:
-    if len(sources) > 1:
-        with ThreadPoolExecutor(max_workers=connections, thread_name_prefix="bendi-header") as pool:
-            # The results are of no interest: what arrives is remembered by the sources.
-            list(pool.map(_bring_header, sources))
+def _read_all(names: Sequence[str], sources: Sequence[HttpByteSource], connections: int) -> dict[str, SafetensorsFile]:
+    with ThreadPoolExecutor(max_workers=connections, thread_name_prefix="bendi-header") as pool:
+        # The results are of no interest: what arrives is remembered by the sources.
+        list(pool.map(_bring_header, sources))
     budget = TensorBudget()
     return {name: read_safetensors(source, name, budget) for name, source in zip(names, sources, strict=True)}
 
 
-def _bring_header(source: ByteSource) -> None:
+def _bring_header(source: HttpByteSource) -> None:
     length = int.from_bytes(source.read_at(0, 8), "little")
+    source.read_ahead = False  # the file has just said where its header ends
     if length <= min(source.size_bytes, MAX_HEADER_BYTES):
         source.read_at(8, length)
 
