@@ -304,3 +304,11 @@ def test_cancel_stops_the_computation(endless: LlamaServerEngine) -> None:
     before = cpu_ticks()
     time.sleep(0.3)
     assert cpu_ticks() - before <= 2
+
+
+def test_worker_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(EngineError) as caught:
+        WorkerProcess([str(tmp_path / "no-such-program")], {})
+    assert "could not be started" in caught.value.message
+    assert list(tmp_path.iterdir()) == []

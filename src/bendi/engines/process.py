@@ -52,15 +52,23 @@ class WorkerProcess:
         self._config = {**config, "key": key, "socket_path": socket_path, "parent_pid": os.getpid()}
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
-        self._process = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            cwd="/" if os.name == "posix" else None,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                cwd="/" if os.name == "posix" else None,
+                start_new_session=True,
+            )
+        except OSError as error:
+            if self._folder:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            raise EngineError(
+                _("The engine's process could not be started: {error}").format(error=error),
+                hint=_("Close other programs, and try again; `bendi doctor` shows the memory."),
+            ) from error
         self._answers: collections.deque[dict[str, Any]] = collections.deque()
         self._answered = threading.Event()
         self._readers = [

@@ -7,6 +7,7 @@ Elsewhere, or on kernels without Landlock, these calls do what is possible and s
 from __future__ import annotations
 
 import ctypes
+import glob
 import os
 import signal
 import struct
@@ -30,7 +31,8 @@ _ABI_WITH_TCP = 4
 
 _READ = _READ_FILE | _READ_DIR
 _SYSTEM_READ = ("/usr", "/lib", "/lib64", "/bin", "/opt", "/proc", "/sys", "/etc/localtime", "/etc/ld.so.cache")
-_DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero", "/dev/shm", "/dev/dri", "/dev/kfd", "/dev/nvidia0")
+_DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero", "/dev/shm", "/dev/dri", "/dev/kfd")
+_GPU_DEVICES = ("/dev/nvidia*", "/dev/kfd")
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15
 
 
@@ -52,7 +54,8 @@ def limit_memory(limit_bytes: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if limit_bytes:
+    # Drivers of GPUs reserve address space for all their memory, which this limit would count.
+    if limit_bytes and not _gpu_devices():
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as out:
         out.write("600")
@@ -83,7 +86,7 @@ def confine(read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: 
         _allow(libc, ruleset, path, (_READ | _EXECUTE) & rights)
     for path in read_paths:
         _allow(libc, ruleset, path, _READ & rights)
-    for path in _DEVICES:
+    for path in (*_DEVICES, *_gpu_devices()):
         _allow(libc, ruleset, path, rights)
     for path in write_dirs:
         _allow(libc, ruleset, path, (_READ | _WRITE_FILE | _MAKE_SOCK | _REMOVE_FILE) & rights)
@@ -93,6 +96,10 @@ def confine(read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: 
     if not in_force:
         return "none"
     return f"landlock {abi}" + (", no tcp" if tcp else "")
+
+
+def _gpu_devices() -> list[str]:
+    return [path for pattern in _GPU_DEVICES for path in glob.glob(pattern)]
 
 
 def _allow(libc: ctypes.CDLL, ruleset: int, path: str, rights: int) -> None:
