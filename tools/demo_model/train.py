@@ -99,7 +99,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="steps of all workers together; 0: by the clock")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--merge-every", type=float, default=4.0, help="seconds between two merges of the workers")
-    parser.add_argument("--init", type=Path, default=None, help="checkpoint of the same shape and tokenizer to go on from")
+    parser.add_argument(
+        "--init", type=Path, default=None, help="checkpoint of the same shape and tokenizer to go on from"
+    )
     parser.add_argument("--holdout", type=int, default=0, help="paraphrases kept back per topic and language")
     parser.add_argument("--seed", type=int, default=20261120)
     parser.add_argument("--rate", type=float, default=3e-3)
