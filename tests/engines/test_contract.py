@@ -217,7 +217,7 @@ def test_cancel_from_another_thread(engine: Engine) -> None:
             thread.start()
             thread.join()
     assert chunks[-1].finish == "cancelled"
-    assert len(chunks) < 60
+    assert len(chunks) == 3, "nothing of the answer comes after the cancellation"
 
 
 def test_cancelled_before_it_starts(engine: Engine) -> None:

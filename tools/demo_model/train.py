@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import math
 import random
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,10 +30,11 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from .batches import IGNORE, Encoder, Options, pad, stream
-from .corpus import Conversation, Corpus, Exchange
+from .corpus import Conversation, Corpus, Exchange, Mix
 from .model import Demo, Shape
 from .topics import UNKNOWN
 
+PR_SET_PDEATHSIG = 1
 JUDGED_TOKENS = 12  # an answer that starts right is the right one: the quick score during training
 
 
@@ -102,6 +105,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--init", type=Path, default=None, help="checkpoint of the same shape and tokenizer to go on from"
     )
+    parser.add_argument("--unknown", type=float, default=Mix.unknown, help="share of out-of-scope questions")
     parser.add_argument("--holdout", type=int, default=0, help="paraphrases kept back per topic and language")
     parser.add_argument("--seed", type=int, default=20261120)
     parser.add_argument("--rate", type=float, default=3e-3)
@@ -123,7 +127,7 @@ class Worker:
         torch.manual_seed(options.seed)
         self.rank, self.options = rank, options
         self.encoder = Encoder(options.tokenizer, dropout=Options.dropout)
-        self.corpus = Corpus(options.holdout)
+        self.corpus = Corpus(options.holdout, Mix(unknown=options.unknown))
         sizes = {name: getattr(options, name) for name in ("width", "feed_forward", "layers", "heads", "kv_heads")}
         shape = Shape(vocab=self.encoder.tokenizer.get_vocab_size(), dropout=options.dropout, **sizes)
         self.model = Demo(shape)
@@ -211,6 +215,8 @@ class Log:
 
 def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
     """Run one worker process; worker 0 writes the checkpoint."""
+    # Without this a worker computes on when the process that started it is killed.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.workers)
     worker = Worker(rank, options)
     if rank == 0:

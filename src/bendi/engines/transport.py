@@ -86,7 +86,11 @@ def stream(address: Address, path: str, body: object, cancel: Cancellation | Non
         sock = connection.sock
         cancelled.on_cancel(lambda: _shut_down(sock))
         response = _send(connection, address, path, body)
-        yield from _events(response)
+        for event in _events(response):
+            # What has arrived already is not wanted any more.
+            if cancelled.cancelled:
+                return
+            yield event
     except (OSError, http.client.HTTPException, ValueError) as error:
         if not cancelled.cancelled:
             raise WorkerGone(str(error)) from error
