@@ -31,7 +31,7 @@ class SyntheticModel:
 
 def write_sparse(model: SyntheticModel, path: Path) -> Path:
     """The file of `model` at `path`: full logical size, on disk only its header."""
-    metadata: dict[str, Value] = {"general.architecture": model.architecture, "general.name": model.name}
+    metadata: dict[str, Value] = {"general.architecture": model.architecture, "general.name": "synthetic"}
     metadata.update({f"{model.architecture}.{key}": value for key, value in model.metadata.items()})
     metadata.update(
         {

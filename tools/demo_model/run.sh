@@ -2,7 +2,8 @@
 # The whole recipe: corpus and tokenizer, training, export, checks. Run from the root of the repository, in an
 # environment with tools/demo_model/requirements.txt installed. STEPS, WORKERS and BUILD may be set from outside.
 set -eu
-STEPS="${STEPS:-3000}"
+STEPS="${STEPS:-9647}"
+STEPS_2="${STEPS_2:-2557}"
 WORKERS="${WORKERS:-2}"
 BUILD="${BUILD:-build/demo_model}"
 PYTHON="${PYTHON:-python}"
@@ -12,7 +13,10 @@ export MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=26
 
 "$PYTHON" -m tools.demo_model.tokenizer --out "$BUILD/tokenizer.json"
 "$PYTHON" -m tools.demo_model.train --tokenizer "$BUILD/tokenizer.json" --steps "$STEPS" --workers "$WORKERS" --holdout 1 \
-    --out "$BUILD/model.pt" --log tools/demo_model/log.csv
+    --out "$BUILD/stage-1.pt" --log "$BUILD/stage-1.csv"
+# The second stage is about saying "I don't know": a third of its questions are out of scope.
+"$PYTHON" -m tools.demo_model.train --tokenizer "$BUILD/tokenizer.json" --steps "$STEPS_2" --workers "$WORKERS" \
+    --init "$BUILD/stage-1.pt" --unknown 0.33 --rate 1e-3 --out "$BUILD/model.pt" --log "$BUILD/stage-2.csv"
 "$PYTHON" -m tools.demo_model.export --model "$BUILD/model.pt" --tokenizer "$BUILD/tokenizer.json" \
     --out src/bendi/assets/demo.gguf
 "$PYTHON" -m tools.demo_model.verify --model "$BUILD/model.pt" --tokenizer "$BUILD/tokenizer.json"

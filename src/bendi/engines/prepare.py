@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
 from bendi.errors import OutOfMemory
-from bendi.formats import ModelInfo, read_model, split_paths
+from bendi.formats import ModelInfo, model_info, read_gguf_split, split_paths
 from bendi.hardware import detect_memory
 from bendi.i18n import _
-from bendi.planner import COMPUTE_RESERVE_BYTES, context_that_fits, kv_bytes_per_token
+from bendi.planner import SYSTEM_RESERVE_BYTES, MemorySetup, context_that_fits, memory_facts, memory_needed
 from bendi.units import format_size
 
 _DEFAULT_CONTEXT_TOK = 16384
@@ -31,23 +31,25 @@ class Prepared:
 def prepare(load: LoadRequest) -> Prepared:
     """Reads the header (ModelFileError when the file is not a sound model) and decides what `load` leaves open.
 
-    Raises OutOfMemory when the KV cache that was asked for cannot fit. Weights larger than memory are allowed: they
-    are mapped from the file, slowly.
+    Raises OutOfMemory when KV cache, state and buffers of the context asked for cannot fit. Weights larger than
+    memory are allowed: they are mapped from the file, slowly.
     """
-    info = read_model(load.model_path)
+    headers = read_gguf_split(load.model_path)
+    info, facts = model_info(*headers), memory_facts(*headers)
     parts = [part.absolute() for part in split_paths(load.model_path)]
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
-    fitting_tok = context_that_fits(info, usable_bytes, min(weights_bytes, usable_bytes // 2))
+    fitting_tok = context_that_fits(facts, usable_bytes, min(weights_bytes, usable_bytes // 2), load.parallel)
     train_tok = info.context_length or _DEFAULT_CONTEXT_TOK
     context_tok = load.context_tok or min(train_tok, _DEFAULT_CONTEXT_TOK, fitting_tok or train_tok)
-    kv_bytes = kv_bytes_per_token(info) * context_tok * load.parallel
-    if fitting_tok == 0 or kv_bytes + COMPUTE_RESERVE_BYTES > usable_bytes:
+    setup = MemorySetup(context_tok, load.parallel, embeddings=load.embeddings)
+    needed_bytes = memory_needed(facts, setup).beside_weights_bytes + SYSTEM_RESERVE_BYTES
+    if fitting_tok == 0 or needed_bytes > usable_bytes:
         raise OutOfMemory(
             _("A context of {context} tokens needs {needed} of memory beside the model; {usable} can be used.").format(
                 context=context_tok,
-                needed=format_size(kv_bytes + COMPUTE_RESERVE_BYTES),
+                needed=format_size(needed_bytes),
                 usable=format_size(usable_bytes),
             ),
             hint=(

@@ -4,6 +4,18 @@ Knows formulas: what a model needs in memory. Does not read files or machines, d
 of facts that `formats` and `hardware` provide.
 """
 
-from bendi.planner.memory import COMPUTE_RESERVE_BYTES, context_that_fits, kv_bytes_per_token
+from bendi.planner.memory import SYSTEM_RESERVE_BYTES, MemoryNeed, context_that_fits, kv_bytes, memory_needed
+from bendi.planner.memory_facts import CacheLayer, MemoryFacts, memory_facts
+from bendi.planner.memory_setup import MemorySetup
 
-__all__ = ["COMPUTE_RESERVE_BYTES", "context_that_fits", "kv_bytes_per_token"]
+__all__ = [
+    "SYSTEM_RESERVE_BYTES",
+    "CacheLayer",
+    "MemoryFacts",
+    "MemoryNeed",
+    "MemorySetup",
+    "context_that_fits",
+    "kv_bytes",
+    "memory_facts",
+    "memory_needed",
+]

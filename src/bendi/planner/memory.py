@@ -1,40 +1,97 @@
-"""What a conversation needs in memory, and the context length that fits."""
+"""What a conversation needs in memory, and the context length that fits. CPU only: one device holds everything."""
 
 from __future__ import annotations
 
-from bendi.formats import ModelInfo
+from dataclasses import dataclass
+
+from bendi.formats import TENSOR_TYPES_BY_NAME
+from bendi.planner.compute_buffer import compute_bytes, compute_is_exact
+from bendi.planner.memory_facts import MemoryFacts
+from bendi.planner.memory_setup import MemorySetup, pad_cells, window_cells
 from bendi.units import MIB
 
-COMPUTE_RESERVE_BYTES = 512 * MIB
-"""Kept free for compute and output buffers and for the rest of the system."""
-_F16_BYTES = 2
-_CELLS = 256  # llama.cpp allocates the KV cache in multiples of 256 tokens (llama-kv-cache.cpp)
+SYSTEM_RESERVE_BYTES = 256 * MIB
+"""Kept free for the worker itself (its code, the vocabulary) and for the rest of the system."""
+_F32_BYTES = 4
+_CELLS = 256
 _SMALLEST_CONTEXT_TOK = 512
 
 
-def kv_bytes_per_token(info: ModelInfo) -> int:
-    """Bytes of F16 KV cache for one token, over all layers with attention.
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes by purpose. `weights_bytes` are mapped from the file and can be paged out; all others cannot.
 
-    Keys and values of each layer are `head_count_kv x (key_length + value_length)` numbers. Sliding windows and
-    compressed (MLA) caches need less: this is an upper bound there. Source: llama.cpp `llama-kv-cache.cpp`.
+    `exact`: the engine allocates these sizes, to within 1 % or 16 MiB. Otherwise `compute_bytes` is a bound from above
+    where it was compared with the engine and a generous guess elsewhere; so is `kv_bytes` for an architecture with a
+    cache of its own kind.
     """
-    heads = info.head_count_kv
-    per_layer = heads if isinstance(heads, tuple) else (heads,) * info.block_count
-    return sum(count * (info.key_length + info.value_length) for count in per_layer) * _F16_BYTES
+
+    weights_bytes: int
+    kv_bytes: int
+    recurrent_state_bytes: int
+    compute_bytes: int
+    output_bytes: int
+    exact: bool
+
+    @property
+    def beside_weights_bytes(self) -> int:
+        """What must stay in memory however the weights are read."""
+        return self.kv_bytes + self.recurrent_state_bytes + self.compute_bytes + self.output_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.beside_weights_bytes
 
 
-def context_that_fits(info: ModelInfo, usable_bytes: int, weights_bytes: int) -> int:
-    """The longest context, up to what the model was trained for, whose KV cache fits beside the weights.
+def memory_needed(model: MemoryFacts, setup: MemorySetup) -> MemoryNeed:
+    """The memory that the engine takes for `model` when it is loaded as `setup` says."""
+    outputs = model.vocab_size + (model.embedding_length if setup.embeddings else 0)
+    return MemoryNeed(
+        weights_bytes=model.weights_bytes,
+        kv_bytes=kv_bytes(model, setup),
+        recurrent_state_bytes=model.state_numbers * _F32_BYTES * setup.parallel,
+        compute_bytes=compute_bytes(model, setup),
+        output_bytes=outputs * _F32_BYTES * setup.parallel,
+        exact=model.known_cache and compute_is_exact(model, setup),
+    )
 
-    Returns 0 when not even 512 tokens fit. `usable_bytes`: memory that a model may use now.
+
+def kv_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
+    """Bytes of KV cache. Source of the sizes: llama.cpp `llama-kv-cache.cpp`, `llama-kv-cache-iswa.cpp`."""
+    full = pad_cells(setup.context_tok) * setup.parallel
+    window = window_cells(model.window_tok, setup) * setup.parallel
+    return sum(
+        (window if layer.window else full)
+        * (_row_bytes(layer.key_numbers, setup.type_k) + _row_bytes(layer.value_numbers, setup.type_v))
+        for layer in model.cache_layers
+    )
+
+
+def context_that_fits(model: MemoryFacts, usable_bytes: int, weights_bytes: int, parallel: int = 1) -> int:
+    """The longest context, up to what the model was trained for, that fits beside the weights.
+
+    Returns 0 when not even 512 tokens fit. `usable_bytes`: memory that a model may use now. `parallel`: conversations,
+    each of which gets the context.
     """
-    train_tok = info.context_length or _SMALLEST_CONTEXT_TOK
-    per_token_bytes = kv_bytes_per_token(info)
-    if per_token_bytes == 0:
+    train_tok = model.context_length or _SMALLEST_CONTEXT_TOK
+    room_bytes = usable_bytes - weights_bytes - SYSTEM_RESERVE_BYTES
+
+    def fits(context_tok: int) -> bool:
+        return memory_needed(model, MemorySetup(context_tok, parallel)).beside_weights_bytes <= room_bytes
+
+    if fits(train_tok):
         return train_tok
-    room_bytes = usable_bytes - weights_bytes - COMPUTE_RESERVE_BYTES
-    fits_tok = max(room_bytes // per_token_bytes, 0)
-    if fits_tok >= train_tok:
-        return train_tok
-    fits_tok = fits_tok // _CELLS * _CELLS
-    return fits_tok if fits_tok >= min(_SMALLEST_CONTEXT_TOK, train_tok) else 0
+    smallest_tok = min(_SMALLEST_CONTEXT_TOK, train_tok)
+    low, high = 0, train_tok // _CELLS
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle * _CELLS):
+            low = middle
+        else:
+            high = middle - 1
+    return low * _CELLS if low * _CELLS >= smallest_tok else 0
+
+
+def _row_bytes(numbers: int, type_name: str) -> int:
+    kind = TENSOR_TYPES_BY_NAME[type_name.upper()]
+    return -(-numbers // kind.block_weights) * kind.block_bytes
