@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages import Catalog
@@ -19,6 +20,7 @@ from babel.messages.pofile import read_po, write_po
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "bendi"
 FOLDER = SOURCE / "locale" / "zh" / "LC_MESSAGES"
 KEYWORDS = {"_": None, "N_": None, "ngettext": (1, 2)}
+_NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
 
@@ -64,7 +66,10 @@ def as_bytes(catalogue: Catalog) -> tuple[bytes, bytes]:
     text = re.sub(r'"(POT-Creation-Date|PO-Revision-Date|Generated-By|Last-Translator|Language-Team|'
                   r'Report-Msgid-Bugs-To): .*\n', "", po.getvalue().decode())  # fmt: skip
     text = re.sub(r"\A(#.*\n)+", "# Chinese texts of bendi; made by tools/catalogues.py\n", text)
-    write_mo(mo, read_po(io.BytesIO(text.encode()), locale="zh"))
+    compiled = read_po(io.BytesIO(text.encode()), locale="zh")
+    # Without dates of its own the header would say when it was compiled.
+    compiled.creation_date = compiled.revision_date = _NO_DATE
+    write_mo(mo, compiled)
     return text.encode(), mo.getvalue()
 
 
