@@ -312,3 +312,17 @@ def test_worker_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch
         WorkerProcess([str(tmp_path / "no-such-program")], {})
     assert "could not be started" in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_model_behind_a_link(tmp_path: Path, demo_model: Path) -> None:
+    """As in the hub's cache, where the name is a link to a blob: the sandbox must let the worker follow it."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(demo_model.read_bytes())
+    link = tmp_path / "snapshots" / "demo.gguf"
+    link.symlink_to("../blobs/0a1b")
+    engine = wheel.open_engine(LoadRequest(model_path=link, context_tok=256))
+    try:
+        assert list(engine.generate(GenerateRequest(messages=QUESTION, max_tokens=2)))[-1].finish
+    finally:
+        engine.close()

@@ -56,7 +56,7 @@ def nearest_hint(names: list[str]) -> str:
     """The hint that names `names`."""
     if not names:
         return _("All short names: bendi list --catalogue")
-    return _("Nearest: {names}").format(names=", ".join(names))
+    return _("Nearest: {names}. What is here: bendi list").format(names=", ".join(names))
 
 
 def load_catalogue(aliases_file: Path) -> Catalogue:
