@@ -90,6 +90,7 @@ def _assert_nothing_lost(folder: Path) -> None:
 @example(damage=("", "cut"), where=0.0)
 @example(damage=("", "cut"), where=0.999)
 @example(damage=("-wal", "cut"), where=0.0)
+@example(damage=("-wal", "cut"), where=0.375)
 @example(damage=(".bak", "cut"), where=0.0)
 @example(damage=(".journal", "cut"), where=0.0)
 @given(damage=st.sampled_from(DAMAGES), where=st.floats(0, 1))
@@ -110,6 +111,31 @@ def test_one_file_hurt_anywhere_loses_nothing(
             if how == "gone":
                 victim.unlink()
         _assert_nothing_lost(folder)
+
+
+@pytest.mark.parametrize("part", range(0, 48))
+def test_log_cut_at_many_places(state: Path, scratch: Scratch, part: int) -> None:
+    """Also where the older database that is left expects an earlier journal of the very size of today's."""
+    with scratch() as parent:
+        folder = parent / "state"
+        shutil.copytree(state, folder)
+        log = folder / (NAME + "-wal")
+        if log.exists():
+            log.write_bytes(log.read_bytes()[: log.stat().st_size * part // 48])
+        _assert_nothing_lost(folder)
+
+
+def test_garbage_of_the_same_size_in_the_journal_is_noticed(state: Path, quick_path: Path) -> None:
+    """It is repaired at the next start, so that the database may be lost after that."""
+    folder = quick_path / "state"
+    shutil.copytree(state, folder)
+    journal = folder / (NAME + ".journal")
+    content = journal.read_bytes()
+    journal.write_bytes(content[: len(content) // 2] + random.Random(2).randbytes(len(content) - len(content) // 2))
+    SessionStore(folder / NAME).close()
+    for suffix in ("", "-wal", "-shm"):
+        (folder / (NAME + suffix)).unlink(missing_ok=True)
+    _assert_nothing_lost(folder)
 
 
 def test_each_file_hurt_one_after_the_other(state: Path, quick_path: Path) -> None:
