@@ -113,7 +113,7 @@ def test_one_file_hurt_anywhere_loses_nothing(
         _assert_nothing_lost(folder)
 
 
-@pytest.mark.parametrize("part", range(0, 48))
+@pytest.mark.parametrize("part", range(48))
 def test_log_cut_at_many_places(state: Path, scratch: Scratch, part: int) -> None:
     """Also where the older database that is left expects an earlier journal of the very size of today's."""
     with scratch() as parent:
