@@ -153,7 +153,7 @@ class Database:
         meta = read_meta(self._connection)
         if not meta and self._files.backup.exists():
             raise _Damaged(_("its tables are missing"))
-        if meta and not self._agrees_with_journal(meta):
+        if meta and not _agree(meta, self._journal):
             self._repair()
         migrated = migrate(self._connection)
         self.indexed = make_index(self._connection)
@@ -164,19 +164,6 @@ class Database:
         if meta["purge"]:
             with contextlib.suppress(DataError):  # there may be no space for it now, but the sessions can be used
                 self.purge()
-
-    def _agrees_with_journal(self, meta: dict[str, int]) -> bool:
-        """Whether the journal, all of it sound, ends where the database does.
-
-        Its size alone does not tell: a database that lost the end of its log may be as old as to expect an earlier
-        journal of just this size, and garbage has the size of what it replaced.
-        """
-        contents = self._journal.read()
-        return (
-            contents is not None
-            and contents.last_seq == meta["seq"]
-            and contents.valid_bytes == meta["journal_bytes"] == self._journal.size_bytes()
-        )
 
     def _check(self) -> None:
         size_bytes = self._files.database.stat().st_size
@@ -298,6 +285,20 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _agree(meta: dict[str, int], journal: Journal) -> bool:
+    """Whether the journal, all of it sound, ends where the database with this `meta` does.
+
+    Its size alone does not tell: a database that lost the end of its log may be as old as to expect an earlier journal
+    of just this size, and garbage has the size of what it replaced.
+    """
+    contents = journal.read()
+    return (
+        contents is not None
+        and contents.last_seq == meta["seq"]
+        and contents.valid_bytes == meta["journal_bytes"] == journal.size_bytes()
+    )
 
 
 def _backup_is_due(files: Files, journal_bytes: int) -> bool:
