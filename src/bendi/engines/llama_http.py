@@ -55,18 +55,13 @@ class LlamaServerEngine:
     def info(self) -> EngineInfo:
         return self._info
 
-    @property
-    def log(self) -> str:
-        """The worker's last log lines, for `bendi doctor` and bug reports."""
-        return self._worker.log
-
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
         self._check_tools(request)
         raw = request.prompt is not None
         body = _completion_body(request) if raw else _chat_body(request)
         path = "/completion" if raw else "/v1/chat/completions"
-        reader = _Reader(request)
+        reader = _Reader()
         try:
             for event in transport.stream(self._address, path, body, cancel):
                 yield from reader.completion(event) if raw else reader.chat(event)
@@ -216,9 +211,8 @@ def _message(message: Message) -> dict[str, Any]:
 class _Reader:
     """Collects what the last chunk of an answer needs while the events pass. `last` is set once the answer ended."""
 
-    def __init__(self, request: GenerateRequest) -> None:
+    def __init__(self) -> None:
         self._started_s = time.monotonic()
-        self._request = request
         self._pieces = 0
         self._prompt = PromptProgress(0, 0)
         self._calls: dict[int, dict[str, str]] = {}

@@ -26,6 +26,16 @@ def truncated_hint() -> str:
     return _("The download did not finish: `bendi pull` resumes it.")
 
 
+def truncated(present_bytes: int, expected_bytes: int) -> ModelFileError:
+    """The error for a file that ends before its tensors do."""
+    return ModelFileError(
+        _("it is truncated: {present} of {expected} bytes are present").format(
+            present=present_bytes, expected=expected_bytes
+        ),
+        hint=truncated_hint(),
+    )
+
+
 def quoted(name: str) -> str:
     """A name from the file, fit for a message: escaped and not longer than a line."""
     return repr(name if len(name) <= 80 else name[:77] + "...")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bendi.errors import ModelFileError
 from bendi.formats.foreign import HEAD_BYTES, recognise
-from bendi.formats.gguf_cursor import MAX_TEXT_BYTES, Cursor, hostile_hint, quoted, truncated_hint
+from bendi.formats.gguf_cursor import MAX_TEXT_BYTES, Cursor, hostile_hint, quoted, truncated
 from bendi.formats.gguf_types import GgufArray, GgufFile, MetadataValue, Scalar, TensorInfo
 from bendi.formats.quant_types import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from bendi.formats.source import ByteSource
@@ -323,9 +323,4 @@ def _check_layout(tensors: tuple[TensorInfo, ...], data_offset: int, file_size_b
         end, last = tensor.offset + tensor.size_bytes, tensor
     expected_bytes = data_offset + end
     if expected_bytes > file_size_bytes:
-        raise ModelFileError(
-            _("it is truncated: {present} of {expected} bytes are present").format(
-                present=file_size_bytes, expected=expected_bytes
-            ),
-            hint=truncated_hint(),
-        )
+        raise truncated(file_size_bytes, expected_bytes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from bendi.errors import ModelFileError
 from bendi.formats.foreign import HEAD_BYTES, recognise
-from bendi.formats.gguf_cursor import hostile_hint, quoted, truncated_hint
+from bendi.formats.gguf_cursor import hostile_hint, quoted, truncated, truncated_hint
 from bendi.formats.json_scan import JsonScanner, name_twice
 from bendi.formats.source import ByteSource
 from bendi.i18n import _
@@ -298,12 +298,7 @@ def _check_layout(tensors: Sequence[SafetensorsTensor], data_offset: int, file_s
         end, last = tensor.offset + tensor.size_bytes, tensor
     expected_bytes = data_offset + end
     if expected_bytes > file_size_bytes:
-        raise ModelFileError(
-            _("it is truncated: {present} of {expected} bytes are present").format(
-                present=file_size_bytes, expected=expected_bytes
-            ),
-            hint=truncated_hint(),
-        )
+        raise truncated(file_size_bytes, expected_bytes)
     if expected_bytes < file_size_bytes:
         raise ModelFileError(
             _("it has {count} bytes after its last tensor").format(count=file_size_bytes - expected_bytes),
