@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_oracle import OracleAnswer, ask_engine
-from sparse_gguf import SyntheticModel, write_sparse
+from sparse_gguf import write_sparse
 from synthetic_models import MODELS
 from synthetic_others import OTHER_MODELS
 
 from bendi.formats import read_gguf
+from bendi.formats.blueprint import Blueprint
 from bendi.planner import (
     SYSTEM_RESERVE_BYTES,
     CacheLayer,
@@ -53,7 +54,7 @@ QWEN3_0_6B = MemoryFacts(
 )
 
 
-def facts_of(model: SyntheticModel, folder: Path) -> MemoryFacts:
+def facts_of(model: Blueprint, folder: Path) -> MemoryFacts:
     return memory_facts(read_gguf(write_sparse(model, folder / "model.gguf")))
 
 
@@ -71,7 +72,7 @@ def check(facts: MemoryFacts, setup: MemorySetup, answer: OracleAnswer) -> None:
 
 
 @pytest.mark.parametrize("model", ALL_MODELS, ids=lambda model: model.name)
-def test_as_the_engine_said(model: SyntheticModel, tmp_path: Path) -> None:
+def test_as_the_engine_said(model: Blueprint, tmp_path: Path) -> None:
     """Against answers recorded by benchmarks/memory_accuracy.py."""
     records = [record for record in _RECORDED if record["model"] == model.name]
     assert records
@@ -110,7 +111,7 @@ def test_known_answer() -> None:
 def hybrid(tmp_path: Path, architecture: str, more: dict[str, Any]) -> MemoryFacts:
     metadata = {"block_count": 4, "context_length": 4096, "embedding_length": 64, "attention.head_count": 8}
     tensors = {"token_embd.weight": (64, 300), "output_norm.weight": (64,)}
-    return facts_of(SyntheticModel("hybrid", architecture, metadata | more, tensors, 300), tmp_path)
+    return facts_of(Blueprint("hybrid", architecture, metadata | more, tensors, 300), tmp_path)
 
 
 def test_layers_without_attention_need_nothing(tmp_path: Path) -> None:
