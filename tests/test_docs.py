@@ -79,6 +79,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_the_rules_of_thumb_are_what_the_arithmetic_gives() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "rules_of_thumb.py"), "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_handbook_has_the_same_pages_in_both_languages() -> None:
     handbook = ROOT / "docs" / "handbook"
     pages = {path.name for path in (handbook / "en").glob("*.md")}

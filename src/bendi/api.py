@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from bendi.engines import Embedder, Engine, EngineInfo, LoadRequest, Tokenizer, open_engine
+from bendi.engines import Embedder, Engine, EngineInfo, LoadRequest, Tokenizer, open_recorded_engine
 from bendi.errors import UsageError
 from bendi.i18n import _
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
@@ -104,7 +104,7 @@ def load(name: str, *, context_tok: int | None = None, threads: int | None = Non
         embeddings=embeddings,
         memory_limit_bytes=settings.worker_memory_bytes,
     )
-    return Model(open_engine(request, settings))
+    return Model(open_recorded_engine(request, settings, name=name))
 
 
 def _message(turn: Turn) -> Message:

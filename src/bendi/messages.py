@@ -46,16 +46,19 @@ class Sampling:
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """What an engine is asked for: either `messages` (the model's chat template is applied) or a raw `prompt`.
+    """What an engine is asked for: either `messages` (the model's chat template is applied) or a raw `prompt`, which
+    may be text or token numbers.
 
-    `max_tokens`: None means until the model stops or the context is full (then `finish` is `"length"`).
+    `max_tokens`: None means until the model stops or the context is full (then `finish` is `"length"`). `ignore_end`:
+    the model's end of turn does not end the answer, for measuring.
     `json_schema`: constrains the answer to that schema. `tools`: OpenAI function descriptions.
     `template_options`: passed to the chat template (`enable_thinking` and the like).
     """
 
     messages: tuple[Message, ...] = ()
-    prompt: str | None = None
+    prompt: str | tuple[int, ...] | None = None
     max_tokens: int | None = None
+    ignore_end: bool = False
     stop: tuple[str, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     json_schema: Mapping[str, Any] | None = None

@@ -93,6 +93,11 @@ class Settings:
     def sessions_file(self) -> Path:
         return self.state_dir / "bendi.sqlite3"
 
+    @property
+    def measured_file(self) -> Path:
+        """What this machine was measured to do; may be deleted at any time."""
+        return self.state_dir / "measured.sqlite3"
+
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Settings from `environ` (default: the process's) and the config file.

@@ -162,3 +162,9 @@ def llama(vocabulary: int = 260, order: str = "<", version: int = 3) -> Gguf:
     ]
     tensors = [Tensor("token_embd.weight", (64, vocabulary)), Tensor("blk.0.attn_q.weight", (64, 64))]
     return Gguf(keys=keys, tensors=tensors, order=order, version=version)
+
+
+def renamed(made: Gguf, architecture: str) -> Gguf:
+    """That model with all its keys under another architecture."""
+    keys = [(str(name).replace("llama.", f"{architecture}.", 1), value) for name, value in made.keys]
+    return made._with(keys=keys).set("general.architecture", STRING, architecture)

@@ -16,6 +16,9 @@ from bendi.errors import ModelFileError
 from bendi.formats import GgufFile, MemorySource, model_info, read_gguf, read_gguf_from
 
 Bounded = Callable[..., AbstractContextManager[None]]
+SEEDED = settings(
+    database=None, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 SMALL = (
     llama(8)
@@ -77,7 +80,7 @@ _PIECES = st.one_of(
 _EDITS = st.lists(st.tuples(st.integers(0, HEADER_BYTES), st.integers(0, 40), _PIECES), min_size=1, max_size=6)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SEEDED, max_examples=400)
 @given(_EDITS)
 def test_edited(bounded: Bounded, edits: list[tuple[int, int, bytes]]) -> None:
     data = SMALL.build()
@@ -87,7 +90,7 @@ def test_edited(bounded: Bounded, edits: list[tuple[int, int, bytes]]) -> None:
         outcome(data)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SEEDED, max_examples=200)
 @given(st.binary(max_size=2000), st.integers(0, 60), st.integers(0, 60))
 @example(b"", 0, 0)
 @example(bytes(4000), 60, 60)
@@ -96,7 +99,7 @@ def test_random_bytes_after_a_good_start(bounded: Bounded, data: bytes, tensors:
         outcome(b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + data)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(SEEDED)
 @given(st.binary(max_size=2000))
 def test_random_bytes(bounded: Bounded, data: bytes) -> None:
     with bounded():
@@ -114,7 +117,7 @@ _ANY_VALUE = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(SEEDED, max_examples=300)
 @given(st.dictionaries(st.sampled_from([str(key[0]) for key in SMALL.keys]), _ANY_VALUE, max_size=5))
 def test_well_formed_nonsense(replaced: dict[str, tuple[int, object]]) -> None:
     """Every key with values of every type: nothing that derives facts may stumble over them."""

@@ -9,9 +9,10 @@ import pytest
 
 from bendi.errors import ModelFileError
 from bendi.formats import Anatomy, MemorySource, ModelInfo, RopeScaling, model_info_from_config
-from bendi.formats.hf_config import MAX_JSON_BYTES, parse_json, read_config
+from bendi.formats.hf_config import parse_json, read_config
 from bendi.formats.hf_model import HfTexts, read_texts
-from bendi.formats.safetensors import DTYPE_BITS, SafetensorsTensor
+from bendi.formats.json_scan import MAX_TEXT_BYTES
+from bendi.formats.tensor_table import DTYPE_BITS, SafetensorsTensor
 
 Config = dict[str, Any]
 
@@ -426,8 +427,8 @@ def test_a_list_counts_as_its_largest() -> None:
         (b"[]", "not a JSON object"),
         (b"\xff{}", "not JSON"),
         (b"[" * 50_000, "not JSON"),
-        (b"[" * 200_000, "more than 100000 lists"),
-        (b" " * (MAX_JSON_BYTES + 1), "are allowed"),
+        (b"[" * 200_000, "too many values"),
+        (b" " * (MAX_TEXT_BYTES + 1), "are allowed"),
         (b"<html>", "not JSON"),
     ],
 )

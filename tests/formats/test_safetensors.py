@@ -178,7 +178,7 @@ def test_more_tensors_than_any_model() -> None:
     with pytest.raises(ModelFileError, match="more tensors than any model"):
         read(built(made), TensorBudget(tensors=49))
     with pytest.raises(ModelFileError, match="more tensors than any model"):
-        read(built(made), TensorBudget(names_bytes=100))
+        read(built(made), TensorBudget(kept_bytes=100))
 
 
 def test_files_of_one_model_share_what_is_allowed() -> None:

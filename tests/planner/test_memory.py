@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_oracle import OracleAnswer, ask_engine
 from sparse_gguf import write_sparse
-from synthetic_models import MODELS
-from synthetic_others import OTHER_MODELS
+from synthetic_models import MODELS, MORE_MODELS
 
 from bendi.formats import read_gguf
 from bendi.formats.blueprint import Blueprint
@@ -30,8 +29,8 @@ from bendi.planner import (
 from bendi.units import GIB, MIB
 
 _RECORDED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "memory_oracle.json").read_text())
-_ASKED_LIVE = ("Qwen3-0.6B", "Gemma-3-4B", "Qwen3-30B-A3B", "LFM2-1.2B")
-ALL_MODELS = (*MODELS, *OTHER_MODELS)
+_ASKED_LIVE = ("Qwen3-0.6B", "Gemma-3-4B", "Qwen3-30B-A3B", "LFM2-1.2B", "Qwen3.5-4B", "Gemma-4-26B-A4B")
+ALL_MODELS = (*MODELS, *MORE_MODELS)
 _TYPES = ("f16", "q8_0", "q5_1", "q4_0")
 
 QWEN3_0_6B = MemoryFacts(
@@ -48,7 +47,6 @@ QWEN3_0_6B = MemoryFacts(
     expert_feed_forward_length=0,
     expert_count=0,
     expert_used_count=0,
-    recurrent_length=0,
     vocab_size=151936,
     context_length=40960,
 )

@@ -27,6 +27,8 @@ class Verb(NamedTuple):
 VERBS = (
     Verb("demo", "demo", N_("show this machine and ask the built-in model a question, all offline")),
     Verb("run", "run", N_("chat with a model, or ask it one question")),
+    Verb("fit", "fit", N_("show which models this machine can run, how well and how fast")),
+    Verb("plan", "plan", N_("show how a model would run here, before it is downloaded")),
     Verb("pull", "pull", N_("download a model")),
     Verb("list", "list", N_("list the models on this machine")),
     Verb("inspect", "inspect", N_("show what a model says about itself, without downloading it")),
@@ -37,6 +39,7 @@ VERBS = (
     Verb("mv", "mv", N_("move the model store to another folder")),
     Verb("session", "session", N_("list, search, show, export or delete conversations")),
     Verb("persona", "persona", N_("list, show or edit personas")),
+    Verb("calibrate", "calibrate", N_("measure how fast this machine is, in less than a minute")),
     Verb("doctor", "doctor", N_("report this machine, versions, stores and what could leave the machine")),
 )
 

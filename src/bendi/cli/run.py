@@ -24,14 +24,19 @@ from bendi.cli.answers import AnswerView, PlainView
 from bendi.cli.job import PARAMETER_FLAGS, Job, read_job
 from bendi.cli.one_shot import ask_once, complete_once
 from bendi.cli.piped import read_piped
-from bendi.engines import Engine, LoadRequest, open_engine
-from bendi.errors import UsageError
+from bendi.engines import Engine, LoadRequest, open_engine, open_recorded_engine
+from bendi.engines.protocol import KV_TYPES
+from bendi.errors import OutOfMemory, UsageError
+from bendi.hardware import detect_memory
 from bendi.i18n import _
 from bendi.settings import Settings, load_settings
 from bendi.store import Store
 
-LATE = {"chat": "bendi.cli.chat", "markdown": "bendi.cli.markdown_view"}
-"""Modules that import the terminal libraries; loaded by name when there is a terminal."""
+LATE = {"chat": "bendi.cli.chat", "markdown": "bendi.cli.markdown_view", "advice": "bendi.cli.load_advice"}
+"""Modules loaded by name when they are needed: for a terminal, and where memory is tight."""
+
+_ROOMY = 0.5
+"""A model that takes less than this part of memory fits with any context that is chosen for it."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--schema", metavar="FILE", help=_("a JSON schema that the answer must satisfy"))
     add("--think", action=argparse.BooleanOptionalAction, help=_("have a thinking model think, or not"))
     add("--context", type=int, metavar="TOKENS", help=_("context length to load the model with"))
+    add("--kv", choices=KV_TYPES, help=_("type of the KV cache; smaller ones leave room for a longer context"))
     add("--threads", type=int, metavar="N", help=_("CPU threads"))
 
 
@@ -106,13 +112,39 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[
         context_tok=args.context or settings.context_tok,
         threads=args.threads or settings.threads,
         memory_limit_bytes=settings.worker_memory_bytes,
+        type_k=args.kv or "f16",
+        type_v=args.kv or "f16",
     )
 
-    def load() -> Engine:
+    def open_it(request: LoadRequest) -> Engine:
         with output.progress(_("loading {model}").format(model=job.model_name), unit="percent") as bar:
-            return open_engine(request, settings, lambda fraction: bar.update(100 * fraction, 100))
+
+            def show(fraction: float) -> None:
+                bar.update(100 * fraction, 100)
+
+            if args.no_save:
+                return open_engine(request, settings, show)
+            return open_recorded_engine(request, settings, show, job.model_name, output.say)
+
+    def load() -> Engine:
+        if _is_tight(job, settings):
+            engine: Engine = _late("advice").load_with_care(job.model, job.model_name, request, settings, open_it)
+            return engine
+        try:
+            return open_it(request)
+        except OutOfMemory as error:
+            better = _late("advice").explained(error, job.model, job.model_name, request, settings)
+            raise better from error
 
     return load
+
+
+def _is_tight(job: Job, settings: Settings) -> bool:
+    """Whether a plan is worth its time before the model is loaded. The fake engine loads nothing."""
+    if settings.engine == "fake":
+        return False
+    usable_bytes = detect_memory().usable_bytes
+    return settings.worker_memory_bytes is not None or job.model.size_bytes > usable_bytes * _ROOMY
 
 
 def _view(args: argparse.Namespace) -> AnswerView | None:

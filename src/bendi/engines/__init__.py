@@ -11,6 +11,14 @@ not know sessions, personas, names of models or how they came to this machine.
 """
 
 from bendi.engines.protocol import Embedder, Engine, EngineInfo, LoadRequest, Tokenizer
-from bendi.engines.registry import open_engine
+from bendi.engines.registry import open_engine, open_recorded_engine
 
-__all__ = ["Embedder", "Engine", "EngineInfo", "LoadRequest", "Tokenizer", "open_engine"]
+__all__ = [
+    "Embedder",
+    "Engine",
+    "EngineInfo",
+    "LoadRequest",
+    "Tokenizer",
+    "open_engine",
+    "open_recorded_engine",
+]

@@ -115,6 +115,8 @@ class FakeEngine:
             raise EngineCrashed(_("The model was unloaded."), hint=_("Load it again."))
 
     def _prompt_tok(self, request: GenerateRequest) -> int:
+        if isinstance(request.prompt, tuple):
+            return max(len(request.prompt), 1)
         if request.prompt is not None:
             return max(len(_TOKEN.findall(request.prompt)), 1)
         return self.count_tokens(request.messages, request)
@@ -124,7 +126,8 @@ class FakeEngine:
             return json.dumps(_instance(request.json_schema), ensure_ascii=False)
         if self._script:
             return self._script.pop(0)
-        question = request.prompt if request.prompt is not None else _last_user(request.messages)
+        prompt = request.prompt if isinstance(request.prompt, str) else " ".join(map(str, request.prompt or ()))
+        question = prompt if request.prompt is not None else _last_user(request.messages)
         words = _TOKEN.findall(question) or ["…"]
         if (request.sampling.temperature or 0) > 0:
             random.Random(request.sampling.seed).shuffle(words)

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from bendi.engines import transport
+from bendi.engines.load_report import LAST_LINE, read_load_report
+from bendi.engines.prepare import Prepared
 from bendi.engines.process import WorkerProcess
-from bendi.engines.protocol import EngineInfo, LoadRequest
+from bendi.engines.protocol import EngineInfo, LoadRequest, Observer
 from bendi.engines.transport import WorkerGone, WorkerRefused
 from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
 from bendi.i18n import _
@@ -27,12 +29,13 @@ from bendi.messages import (
 
 
 class LlamaServerEngine:
-    """Engine, Tokenizer and (when loaded for it) Embedder over a worker that is ready."""
+    """Engine, Tokenizer and (when loaded for it) Embedder over a worker that is ready. `prepared`: what it was loaded
+    from. `observer`: who is told of its answers, if anybody."""
 
-    def __init__(
-        self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], *, has_chat_template: bool
-    ) -> None:
+    def __init__(self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], prepared: Prepared) -> None:
         assert worker.address
+        self.prepared = prepared
+        self.observer: Observer | None = None
         self._worker = worker
         self._address = worker.address
         self._closed = False
@@ -47,8 +50,9 @@ class LlamaServerEngine:
             context_tok=int(properties["default_generation_settings"]["n_ctx"]),
             train_context_tok=int(facts.get("n_ctx_train", 0)),
             load_s=float(ready["load_s"]),
-            has_chat_template=has_chat_template,
+            has_chat_template=prepared.info.chat_template is not None,
             details={"sandbox": str(ready["sandbox"]), "pid": str(worker.pid)},
+            buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
 
     @property
@@ -58,10 +62,19 @@ class LlamaServerEngine:
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
         self._check_tools(request)
+        reader = _Reader()
+        observer = self.observer
+        ticket = observer.begin() if observer else 0
+        try:
+            yield from self._answer(request, cancel, reader)
+        finally:
+            if observer:
+                observer.end(ticket, reader.last)
+
+    def _answer(self, request: GenerateRequest, cancel: Cancellation, reader: _Reader) -> Iterator[Chunk]:
         raw = request.prompt is not None
         body = _completion_body(request) if raw else _chat_body(request)
         path = "/completion" if raw else "/v1/chat/completions"
-        reader = _Reader()
         try:
             for event in transport.stream(self._address, path, body, cancel):
                 yield from reader.completion(event) if raw else reader.chat(event)
@@ -90,9 +103,23 @@ class LlamaServerEngine:
         rows = self._call("/v1/embeddings", {"input": list(texts)}, timeout_s=None)["data"]
         return [row["embedding"] for row in sorted(rows, key=lambda row: int(row["index"]))]
 
+    def next_token(self, prompt: Sequence[int], count: int) -> tuple[dict[int, float], int]:
+        """Log-probabilities of the `count` likeliest tokens after `prompt`, by number, before any sampling; and how
+        many of the prompt's tokens had to be computed for it."""
+        body = {
+            "prompt": list(prompt), "n_predict": 1, "n_probs": count, "temperature": 0.0, "samplers": ["temperature"],
+            "cache_prompt": True, "ignore_eos": False, "return_tokens": True,
+        }  # fmt: skip
+        answer = self._call("/completion", body)
+        (first,) = answer["completion_probabilities"]
+        found = {int(row["id"]): float(row["logprob"]) for row in first["top_logprobs"]}
+        return found, int(answer["timings"]["prompt_n"])
+
     def close(self) -> None:
         self._closed = True
         self._worker.close()
+        if self.observer:
+            self.observer.close()
 
     def _check_tools(self, request: GenerateRequest) -> None:
         """llama-server drops tools without a word when the template has no place for them: the caller must know."""
@@ -157,11 +184,14 @@ def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
     chosen: dict[str, Any] = {name: value for name, value in asdict(request.sampling).items() if value is not None}
     if request.stop:
         chosen["stop"] = list(request.stop)
+    if request.ignore_end:
+        chosen["ignore_eos"] = True
     return chosen | {"cache_prompt": True, "stream": True, "return_progress": True}
 
 
 def _completion_body(request: GenerateRequest) -> dict[str, Any]:
-    body = _sampling_fields(request) | {"prompt": request.prompt}
+    prompt = list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt
+    body = _sampling_fields(request) | {"prompt": prompt}
     body["n_predict"] = -1 if request.max_tokens is None else request.max_tokens
     if request.json_schema is not None:
         body["json_schema"] = dict(request.json_schema)

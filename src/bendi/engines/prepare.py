@@ -7,10 +7,17 @@ from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
 from bendi.errors import OutOfMemory
-from bendi.formats import ModelInfo, model_info, read_gguf_split, split_paths
+from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_split, split_paths
 from bendi.hardware import detect_memory
 from bendi.i18n import _
-from bendi.planner import SYSTEM_RESERVE_BYTES, MemorySetup, context_that_fits, memory_facts, memory_needed
+from bendi.planner import (
+    SYSTEM_RESERVE_BYTES,
+    MemoryNeed,
+    MemorySetup,
+    context_that_fits,
+    memory_facts,
+    memory_needed,
+)
 from bendi.units import format_size
 
 _DEFAULT_CONTEXT_TOK = 16384
@@ -19,13 +26,19 @@ _DEFAULT_CONTEXT_TOK = 16384
 
 @dataclass(frozen=True)
 class Prepared:
-    """A load that may go ahead. `parts`: the model's files, resolved. `weights_bytes`: their size on disk."""
+    """A load that may go ahead. `parts`: the model's files, resolved; `headers`: theirs. `weights_bytes`: their size on
+    disk. `setup`, `need`: how the model is loaded, and the memory that takes by prediction. `repack`: the engine may
+    keep its own, faster copy of the weights, which cannot be paged out as the mapped file can."""
 
     parts: tuple[Path, ...]
+    headers: tuple[GgufFile, ...]
     info: ModelInfo
+    setup: MemorySetup
+    need: MemoryNeed
     context_tok: int
     weights_bytes: int
     memory_limit_bytes: int
+    repack: bool
 
 
 def prepare(load: LoadRequest) -> Prepared:
@@ -43,8 +56,9 @@ def prepare(load: LoadRequest) -> Prepared:
     fitting_tok = context_that_fits(facts, usable_bytes, min(weights_bytes, usable_bytes // 2), load.parallel)
     train_tok = info.context_length or _DEFAULT_CONTEXT_TOK
     context_tok = load.context_tok or min(train_tok, _DEFAULT_CONTEXT_TOK, fitting_tok or train_tok)
-    setup = MemorySetup(context_tok, load.parallel, embeddings=load.embeddings)
-    needed_bytes = memory_needed(facts, setup).beside_weights_bytes + SYSTEM_RESERVE_BYTES
+    setup = MemorySetup(context_tok, load.parallel, load.type_k, load.type_v, embeddings=load.embeddings)
+    need = memory_needed(facts, setup)
+    needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES
     if fitting_tok == 0 or needed_bytes > usable_bytes:
         raise OutOfMemory(
             _("A context of {context} tokens needs {needed} of memory beside the model; {usable} can be used.").format(
@@ -58,10 +72,15 @@ def prepare(load: LoadRequest) -> Prepared:
                 else _("Close other programs, or choose a smaller model: `bendi list`.")
             ),
         )
+    limit_bytes = load.memory_limit_bytes or usable_bytes
     return Prepared(
         parts=tuple(parts),
+        headers=headers,
         info=info,
+        setup=setup,
+        need=need,
         context_tok=context_tok,
         weights_bytes=weights_bytes,
-        memory_limit_bytes=load.memory_limit_bytes or usable_bytes,
+        memory_limit_bytes=limit_bytes,
+        repack=weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )

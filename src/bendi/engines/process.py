@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -35,11 +36,12 @@ _ENVIRONMENT = (
     "OMP_NUM_THREADS",
 )  # fmt: skip
 _MAX_SOCKET_PATH_BYTES = 100
+_TOLD, _FAILED = re.compile(r"[\d.]+ I "), re.compile(r"[\d.]+ E ")
 _OUT_OF_MEMORY_SIGNS = ("failed to allocate", "bad_alloc", "out of memory", "unable to allocate", "cannot allocate")
 
 
 class WorkerProcess:
-    """One worker. `address` is set once `wait_ready` has returned."""
+    """One worker. `address` is set once `wait_ready` has returned. `told`: what it has said of itself before that."""
 
     def __init__(self, command: Sequence[str], config: Mapping[str, Any]) -> None:
         remove_orphans()
@@ -69,6 +71,7 @@ class WorkerProcess:
                 _("The engine's process could not be started: {error}").format(error=error),
                 hint=_("Close other programs, and try again; `bendi doctor` shows the memory."),
             ) from error
+        self.told: dict[str, Any] = {}
         self._answers: collections.deque[dict[str, Any]] = collections.deque()
         self._answered = threading.Event()
         self._readers = [
@@ -87,6 +90,16 @@ class WorkerProcess:
         return self._process.pid
 
     @property
+    def private_address(self) -> Address:
+        """Where the worker will listen, if that is a Unix socket; nobody may be there yet."""
+        return Address(key=self._config["key"], socket_path=self._config["socket_path"])
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """What a worker that does not speak for itself would have said."""
+        self._answers.append(message)
+        self._answered.set()
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
@@ -94,6 +107,13 @@ class WorkerProcess:
     def log(self) -> str:
         """The last lines of the worker's own log."""
         return "\n".join(self._log)
+
+    def log_until(self, words: str, timeout_s: float = 0.25) -> list[str]:
+        """The lines of the log so far, once one has `words`; what there is when that takes too long."""
+        deadline_s = time.monotonic() + timeout_s
+        while words not in self.log and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+        return self.log.splitlines()
 
     def wait_ready(self, timeout_s: float, on_wait: Callable[[], None] | None = None) -> dict[str, Any]:
         """Waits for the model to be loaded; returns the worker's `ready` message. `on_wait` is called every 50 ms.
@@ -129,8 +149,11 @@ class WorkerProcess:
         for reader in self._readers:
             reader.join(1)
         code = self._process.poll()
-        last = next((line for line in reversed(self._log) if " E " in line), "") or said
-        if code == -signal.SIGKILL or any(sign in f"{said}\n{self.log}".lower() for sign in _OUT_OF_MEMORY_SIGNS):
+        # What the engine tells of a model file may be any words; only its complaints say why it ended.
+        lines = list(self._log)
+        complaints = "\n".join(line for line in lines if not _TOLD.match(line)).lower()
+        last = next((line for line in reversed(lines) if _FAILED.match(line)), "") or said
+        if code == -signal.SIGKILL or any(sign in f"{said.lower()}\n{complaints}" for sign in _OUT_OF_MEMORY_SIGNS):
             return OutOfMemory(
                 _("The engine was ended: it ran out of memory, or something outside ended it."),
                 hint=_(
@@ -177,8 +200,11 @@ class WorkerProcess:
         with suppress(ValueError, OSError):
             for line in self._process.stdout:
                 with suppress(ValueError):
-                    self._answers.append(json.loads(line))
-                    self._answered.set()
+                    message = json.loads(line)
+                    if isinstance(message, dict) and "sandbox" in message:
+                        self.told = message
+                    else:
+                        self.answer(message)
         self._answered.set()
 
     def _read_log(self) -> None:

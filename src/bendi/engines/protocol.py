@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from bendi.engines.load_report import LoadReport
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message
+
+KV_TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "bf16", "f32")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class LoadRequest:
     """What to load and how. `context_tok`: None means the model's training context, within the memory budget.
 
     `memory_limit_bytes`: bound of the worker's private memory; weights mapped from the file do not count.
-    `load_timeout_s`: a load that takes longer is ended with an error.
+    `load_timeout_s`: a load that takes longer is ended with an error. `type_k`, `type_v`: how keys and values are kept
+    in the KV cache, one of KV_TYPES.
     """
 
     model_path: Path
@@ -30,6 +34,9 @@ class LoadRequest:
     embeddings: bool = False
     memory_limit_bytes: int | None = None
     load_timeout_s: float = 600.0
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attention: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,8 @@ class EngineInfo:
     """Facts about a loaded model, as the engine reports them.
 
     `context_tok`: tokens that one conversation can hold. `train_context_tok`: what the model was trained for.
-    `details`: what else a bug report needs (build, buffer sizes), by name.
+    `details`: what else a bug report needs, by name. `buffers`: the sizes that the engine reported; None where it did
+    not.
     """
 
     engine: str
@@ -48,6 +56,7 @@ class EngineInfo:
     load_s: float
     has_chat_template: bool = True
     details: dict[str, str] = field(default_factory=dict)
+    buffers: LoadReport | None = None
 
 
 @runtime_checkable
@@ -90,3 +99,16 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector per text, L2-normalised."""
+
+
+class Observer(Protocol):
+    """Who is told of the answers of an engine. Nothing may be raised, and nothing waits for long."""
+
+    def begin(self) -> int:
+        """An answer begins. Returns what `end` needs."""
+
+    def end(self, ticket: int, last: Chunk | None) -> None:
+        """It has ended. `last`: its last chunk; None when it failed or was cancelled."""
+
+    def close(self) -> None:
+        """The engine was closed. Closing twice is harmless."""

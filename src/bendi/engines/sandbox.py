@@ -36,11 +36,11 @@ _GPU_DEVICES = ("/dev/nvidia*", "/dev/kfd")
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """The kernel kills this process when its parent ends, however it ends."""
+def die_with_parent(parent_pid: int, by: int = signal.SIGKILL) -> None:
+    """The kernel sends this process the signal `by` when its parent ends, however it ends."""
     if not LINUX:
         return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
     if parent_pid and os.getppid() != parent_pid:
         # It ended before the call above.
         os._exit(1)
@@ -68,9 +68,12 @@ def landlock_version() -> int:
     return max(int(ctypes.CDLL(None).syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG)), 0)
 
 
-def confine(read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: bool) -> str:
-    """From here on this process reads only the system's libraries and `read_paths`, writes only below `write_dirs`,
-    and opens no TCP connection (unless `allow_tcp`). Returns what is in force, such as `"landlock 7, no tcp"`."""
+def confine(
+    read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: bool, programs: Sequence[str] = ()
+) -> str:
+    """From here on this process reads only the system's libraries and `read_paths`, runs beside the system's programs
+    only `programs`, writes only below `write_dirs`, and opens no TCP connection (unless `allow_tcp`). What it becomes
+    by `exec` is bound as well. Returns what is in force, such as `"landlock 7, no tcp"`."""
     abi = landlock_version()
     if not abi:
         return "none"
@@ -86,6 +89,8 @@ def confine(read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: 
         _allow(libc, ruleset, path, (_READ | _EXECUTE) & rights)
     for path in read_paths:
         _allow(libc, ruleset, path, _READ & rights)
+    for path in programs:
+        _allow(libc, ruleset, path, (_READ | _EXECUTE) & rights)
     for path in (*_DEVICES, *_gpu_devices()):
         _allow(libc, ruleset, path, rights)
     for path in write_dirs:

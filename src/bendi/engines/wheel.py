@@ -28,8 +28,12 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
         "context_tok": prepared.context_tok * load.parallel,
         "threads": load.threads or 0,
         "parallel": load.parallel,
+        "type_k": load.type_k,
+        "type_v": load.type_v,
+        "flash_attention": load.flash_attention,
         "embeddings": load.embeddings,
         "memory_limit_bytes": prepared.memory_limit_bytes,
+        "repack": prepared.repack,
     }
     worker = WorkerProcess(worker_command("bendi.engines.worker"), config)
 
@@ -41,7 +45,7 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
     if on_progress:
         on_progress(1.0)
     try:
-        return LlamaServerEngine(worker, load, ready, has_chat_template=prepared.info.chat_template is not None)
+        return LlamaServerEngine(worker, load, ready, prepared)
     except BaseException:
         worker.close()
         raise

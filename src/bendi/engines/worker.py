@@ -22,6 +22,9 @@ import xllamacpp
 
 from bendi.engines import sandbox
 
+_VERBOSITY = 4
+"""The lowest at which the engine says how large its buffers are; from 5 on it logs prompts."""
+
 
 @dataclass(frozen=True)
 class WorkerConfig:
@@ -34,8 +37,12 @@ class WorkerConfig:
     context_tok: int = 0
     threads: int = 0
     parallel: int = 1
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attention: bool | None = None
     embeddings: bool = False
     memory_limit_bytes: int = 0
+    repack: bool = True
     parent_pid: int = 0
 
 
@@ -81,6 +88,7 @@ def _parameters(config: WorkerConfig) -> Any:
     params.endpoint_props = False
     params.ui = False
     params.offline = True
+    params.verbosity = _VERBOSITY
     params.fit_params = False
     params.n_ctx = config.context_tok
     params.n_parallel = config.parallel
@@ -88,6 +96,15 @@ def _parameters(config: WorkerConfig) -> Any:
     params.n_batch = 512
     params.n_ubatch = 512
     params.cache_ram_mib = 0
+    params.cache_type_k = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_k.upper()}")
+    params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_v.upper()}")
+    if config.type_v not in ("f16", "f32", "bf16"):
+        # Otherwise it is on wherever it works; values can be quantized only with it.
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    elif config.flash_attention is not None:
+        word = "ENABLED" if config.flash_attention else "DISABLED"
+        params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
+    params.no_extra_bufts = not config.repack
     params.embedding = config.embeddings
     if config.embeddings:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN

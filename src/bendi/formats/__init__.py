@@ -18,8 +18,9 @@ from bendi.formats.gguf_types import GgufArray, GgufFile, TensorInfo
 from bendi.formats.hf_model import HfModel, model_info_from_config, read_hf_folder
 from bendi.formats.model_info import ModelInfo, model_info, read_model
 from bendi.formats.quant_types import TENSOR_TYPES, TENSOR_TYPES_BY_NAME, TensorType, file_type_name
-from bendi.formats.safetensors import SafetensorsFile, SafetensorsTensor, read_safetensors
+from bendi.formats.safetensors import SafetensorsFile, read_safetensors
 from bendi.formats.source import ByteSource, FileSource, MemorySource
+from bendi.formats.tensor_table import SafetensorsTensor
 
 __all__ = [
     "TENSOR_TYPES",

@@ -6,8 +6,9 @@ measuring speed needs nothing but tensors of the right shapes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 from bendi.formats.gguf_types import GgufArray, GgufFile, MetadataValue, TensorInfo
@@ -16,6 +17,11 @@ from bendi.formats.quant_types import TENSOR_TYPES_BY_NAME
 Value = bool | int | float | str | list[int] | list[bool] | list[float] | list[str]
 Shapes = Mapping[str, tuple[int, ...]]
 ALIGNMENT_BYTES = 32
+_HALVED = re.compile(
+    r"(?!.*\b(ffn_gate_inp(_shexp)?|position_embd|token_types|ssm_conv1d|shortconv\.conv|altup_(correct|predict)_coef)\b)"
+    r".*\.weight$"
+)
+"""Names of the tensors that the converter writes in half precision when they have two dimensions or more."""
 _ELEMENT_TYPES = {bool: "bool", int: "u32", float: "f32", str: "str"}
 
 
@@ -23,8 +29,8 @@ _ELEMENT_TYPES = {bool: "bool", int: "u32", float: "f32", str: "str"}
 class Blueprint:
     """A model as its header describes it.
 
-    `metadata`: keys without the architecture in front. `tensors`: name to shape, innermost first. `f32`: parts of the
-    names of tensors that stay F32 although they have two dimensions. `vocab`: tokens.
+    `metadata`: keys without the architecture in front, but for those of the tokenizer. `tensors`: name to shape,
+    innermost first. `vocab`: tokens.
     """
 
     name: str
@@ -32,19 +38,20 @@ class Blueprint:
     metadata: Mapping[str, Value]
     tensors: Shapes
     vocab: int
-    f32: frozenset[str] = field(default_factory=frozenset)
 
     def default_types(self) -> list[str]:
         """The type name of each tensor as converted, before quantization: F16, and F32 for the small ones."""
         return [
-            "F32" if len(shape) == 1 or not name.endswith("weight") or self.f32 & set(name.split(".")) else "F16"
+            "F32" if len(shape) == 1 or name.endswith("_norm.weight") or not _HALVED.match(name) else "F16"
             for name, shape in self.tensors.items()
         ]
 
     def full_metadata(self) -> dict[str, Value]:
         """All keys but those of the tokenizer."""
         keys: dict[str, Value] = {"general.architecture": self.architecture, "general.name": self.name}
-        return keys | {f"{self.architecture}.{key}": value for key, value in self.metadata.items()}
+        for key, value in self.metadata.items():
+            keys[key if key.startswith("tokenizer.") else f"{self.architecture}.{key}"] = value
+        return keys
 
     def header(self, types: Sequence[str] | None = None) -> GgufFile:
         """The header as `read_gguf` would return it. `types`: of each tensor, default `default_types()`."""

@@ -49,6 +49,17 @@ _RANGES: Mapping[str, tuple[int, int]] = {
     "shortconv.l_cache": (1, _MAX_WIDTH),
 }
 """Smallest and largest value of `{architecture}.{key}`, wherever a file has it."""
+_WHOLE_HEAD = frozenset({
+    "apertus", "arcee", "arctic", "baichuan", "chameleon", "codeshell", "cogvlm", "cohere2moe", "dbrx", "deci",
+    "deepseek", "dots1", "dream", "ernie4_5", "ernie4_5-moe", "exaone", "exaone-moe", "exaone4", "falcon",
+    "granite", "granite_swa", "granitemoe", "graniteswitch", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe",
+    "hunyuan_vl", "hy_v3", "internlm2", "jais2", "llada", "llada-moe", "llama", "llama-embed", "llama4",
+    "maincoder", "mellum", "minicpm", "mistral3", "olmo", "olmo2", "olmoe", "orion", "paddleocr",
+    "pangu-embedded", "plamo", "pockettts", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3tts",
+    "qwen3vl", "qwen3vlmoe", "rnd1", "seed_oss", "smallthinker", "smollm3", "starcoder2", "talkie", "xverse",
+})  # fmt: skip
+"""Architectures whose every graph in llama.cpp begins with the assertion that keys, values and the rotated part of a
+head have one length (`src/models/*.cpp`, version 0.3.36 of llama-cpp-python); it stops the whole program."""
 _PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
 _NEVER_ARRAYS = ("block_count", "context_length", "embedding_length")
 _EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
@@ -114,6 +125,7 @@ def _check_architecture(gguf: GgufFile) -> None:
                 _("{key} is {value}").format(key=f"{architecture}.attention.{name}", value=quoted(str(epsilon)))
             )
     _check_heads(gguf, architecture, values)
+    _check_rotation(gguf, architecture, values)
     _check_experts(architecture, values)
     if layers is not None and max(values["nextn_predict_layers"], default=0) > layers:
         raise _impossible(_("it has more layers for prediction ahead than layers"))
@@ -165,6 +177,26 @@ def _check_heads(gguf: GgufFile, architecture: str, values: Mapping[str, tuple[i
                 length=embedding[0], heads=heads[0]
             )
         )
+
+
+def _check_rotation(gguf: GgufFile, architecture: str, values: Mapping[str, tuple[int, ...]]) -> None:
+    """The three lengths of a head, as `load_hparams` of llama.cpp finds them, where its graph wants them equal."""
+    heads, embedding = values["attention.head_count"], values["embedding_length"]
+    if architecture not in _WHOLE_HEAD or not heads or not heads[0] or not embedding:
+        return
+    if any(key.endswith("_swa") for key in gguf.metadata):
+        return  # layers with a window have lengths of their own, and the first layer may be one of them
+    usual = embedding[0] // heads[0]
+    keys = next(iter(values["attention.key_length"]), usual)
+    of_values = next(iter(values["attention.value_length"]), usual)
+    rotated = next(iter(values["rope.dimension_count"]), keys)
+    if not keys == of_values == rotated:
+        raise _impossible(
+            _("its attention heads have keys of {keys} numbers, values of {values} and a rotated part of {rotated}, "
+              "which must be equal in the architecture {name}").format(
+                keys=keys, values=of_values, rotated=rotated, name=architecture
+            )
+        )  # fmt: skip
 
 
 def _check_experts(architecture: str, values: Mapping[str, tuple[int, ...]]) -> None:

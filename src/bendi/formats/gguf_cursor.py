@@ -10,7 +10,8 @@ from bendi.formats.source import ByteSource
 from bendi.i18n import _
 from bendi.units import format_size
 
-MAX_HEADER_BYTES = 512 * 1024**2
+MAX_HEADER_BYTES = 96 * 1024**2
+"""Of all parts together; the largest vocabularies make headers of some 20 MiB."""
 MAX_TEXT_BYTES = 2**20
 """The longest text that is kept, and the longest string in a vocabulary."""
 _WINDOW_BYTES = 2**20
@@ -44,8 +45,15 @@ def quoted(name: str) -> str:
 class Cursor:
     """A position in the file with a window of its bytes. Raises ModelFileError at the end of the file."""
 
-    def __init__(self, source: ByteSource, order: ByteOrder = "little", position: int = 0) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        order: ByteOrder = "little",
+        position: int = 0,
+        limit_bytes: int = MAX_HEADER_BYTES,
+    ) -> None:
         self._source = source
+        self._limit_bytes = limit_bytes
         self._window = b""
         self._start = 0
         self._room = _FIRST_WINDOW_BYTES
@@ -79,7 +87,7 @@ class Cursor:
         if size_bytes > self.remaining_bytes:
             raise self._ended()
         self.position += size_bytes
-        if self.position > MAX_HEADER_BYTES:
+        if self.position > self._limit_bytes:
             raise ModelFileError(
                 _("its header is larger than {limit}").format(limit=format_size(MAX_HEADER_BYTES)), hint=hostile_hint()
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from bendi.errors import ModelFileError
 from bendi.formats.foreign import HEAD_BYTES, recognise
-from bendi.formats.gguf_cursor import MAX_TEXT_BYTES, Cursor, hostile_hint, quoted, truncated
+from bendi.formats.gguf_cursor import MAX_HEADER_BYTES, MAX_TEXT_BYTES, Cursor, hostile_hint, quoted, truncated
 from bendi.formats.gguf_types import GgufArray, GgufFile, MetadataValue, Scalar, TensorInfo
 from bendi.formats.quant_types import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from bendi.formats.source import ByteSource
@@ -59,11 +59,12 @@ class Budget:
     text_bytes: int = MAX_KEPT_TEXT_BYTES
     strings: int = MAX_STRINGS
     elements: int = _MAX_KEPT_TOTAL
+    header_bytes: int = MAX_HEADER_BYTES
 
 
 def read_header(source: ByteSource, budget: Budget) -> GgufFile:
     """The header of a GGUF file. Raises ModelFileError; its message is the reason, without the file's name."""
-    cursor = Cursor(source)
+    cursor = Cursor(source, limit_bytes=budget.header_bytes)
     version = _read_version(source, cursor)
     tensor_count = cursor.integer("Q")
     key_count = cursor.integer("Q")
@@ -80,6 +81,7 @@ def read_header(source: ByteSource, budget: Budget) -> GgufFile:
         metadata[key] = _read_value(cursor, key, budget)
     alignment = _alignment(metadata)
     tensors = tuple(_read_tensor(cursor, alignment, budget) for _index in range(tensor_count))
+    budget.header_bytes -= cursor.position
     data_offset = -(-cursor.position // alignment) * alignment
     _check_layout(tensors, data_offset, source.size_bytes)
     return GgufFile(version, cursor.order, alignment, metadata, tensors, data_offset, source.size_bytes)

@@ -28,7 +28,8 @@ class Vocabulary:
             "tokenizer.ggml.model": "llama",
             "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>"]
             + [f"<0x{byte:02X}>" for byte in range(256)]
-            + [f"t{number}" for number in range(plain)],
+            + ["<|endoftext|>"][:plain]  # the engine looks for it in models that are called Phi-3
+            + [f"t{number}" for number in range(1, plain)],
             "tokenizer.ggml.scores": [0.0] * self.size,
             "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * plain,
         }

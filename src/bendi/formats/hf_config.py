@@ -6,7 +6,6 @@ family that is not known is read by the usual names, and a note says so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,15 +14,13 @@ from bendi.formats.anatomy import LayerKind, RopeScaling, every
 from bendi.formats.gguf_check import MAX_LAYERS
 from bendi.formats.gguf_cursor import hostile_hint, quoted
 from bendi.formats.hf_families import FAMILIES, LAYER_KINDS, OTHER_NAMES, WINDOW_IN_ALL, WINDOW_ONLY_IF_USED
+from bendi.formats.json_scan import MAX_TEXT_BYTES, bounded_json
 from bendi.formats.source import ByteSource
 from bendi.i18n import _
 
 Config = Mapping[str, object]
 """A `config.json`, or a part of one."""
 
-MAX_JSON_BYTES = 4 * 2**20
-_MAX_PARTS = 100_000
-_MAX_DIGITS = 20
 _MAX_WIDTH = 2**24
 _MAX_HEADS = 65536
 _MAX_CONTEXT_TOK = 2**31 - 1
@@ -73,23 +70,19 @@ def parse_json(source: ByteSource, name: str) -> dict[str, object]:
     Read as its authors' programs read it: of names that stand there twice the last one counts, Infinity is accepted.
     Raises ModelFileError when it is too large, damaged, or something else.
     """
-    if source.size_bytes > MAX_JSON_BYTES:
+    if source.size_bytes > MAX_TEXT_BYTES:
         raise ModelFileError(
             _("{name} has {size} bytes; {limit} are allowed.").format(
-                name=name, size=source.size_bytes, limit=MAX_JSON_BYTES
+                name=name, size=source.size_bytes, limit=MAX_TEXT_BYTES
             ),
             hint=hostile_hint(),
         )
-    text = source.read_at(0, source.size_bytes)
-    if text.count(b"{") + text.count(b"[") > _MAX_PARTS:
-        raise ModelFileError(
-            _("{name} has more than {limit} lists and objects.").format(name=name, limit=_MAX_PARTS),
-            hint=hostile_hint(),
-        )
     try:
-        value = json.loads(text, parse_int=_number, parse_constant=lambda _text: None)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(_("{name} is not JSON.").format(name=name), hint=hostile_hint()) from error
+        value = bounded_json(source.read_at(0, source.size_bytes))
+    except ValueError as error:
+        raise ModelFileError(
+            _("{name} is not JSON, or has too many values.").format(name=name), hint=hostile_hint()
+        ) from error
     if not isinstance(value, dict):
         raise ModelFileError(_("{name} is not a JSON object.").format(name=name), hint=hostile_hint())
     return value
@@ -152,11 +145,6 @@ def word(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= _MAX_WORD and value.isprintable() else ""
 
 
-def _number(text: str) -> int | float:
-    """Numbers of any length are found, where programs write the largest they know; converting those takes long."""
-    return int(text) if len(text) <= _MAX_DIGITS else float(text[:400])
-
-
 class _Reader:
     """Values of a config under any of their names, in their range; of the family's class where it has none."""
 
@@ -185,12 +173,17 @@ class _Reader:
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= highest:
                 raise ModelFileError(
                     _("config.json says that {key} is {value}; 0 to {highest} is possible.").format(
-                        key=name, value=quoted(str(number)), highest=highest
+                        key=name, value=_shown(number), highest=highest
                     ),
                     hint=hostile_hint(),
                 )
             largest = max(largest, number)
         return largest
+
+
+def _shown(value: object) -> str:
+    """`value` for a message. Lists and objects of a file may nest deeper than Python can print."""
+    return quoted(type(value).__name__ if isinstance(value, list | dict) else str(value))
 
 
 def _language_part(config: Config) -> Config:

@@ -16,7 +16,6 @@ from bendi.formats.hf_weights import WeightCount, count_weights
 from bendi.formats.model_info import ModelInfo
 from bendi.formats.safetensors import (
     SafetensorsFile,
-    SafetensorsTensor,
     TensorBudget,
     bytes_by_dtype,
     check_index,
@@ -24,6 +23,7 @@ from bendi.formats.safetensors import (
     read_safetensors,
 )
 from bendi.formats.source import ByteSource, FileSource
+from bendi.formats.tensor_table import JoinedTensors, SafetensorsTensor
 from bendi.i18n import _
 
 CONFIG = "config.json"
@@ -51,7 +51,7 @@ class HfTexts:
 class HfModel:
     """What a model is, what its layers are made of, and what the user should know about how that was found.
 
-    `files`: names of the files with weights; `header_bytes`: of their headers.
+    `files`: names of the files with weights; `header_bytes`: of their headers. `config`: `config.json` as it is.
     """
 
     info: ModelInfo
@@ -59,6 +59,7 @@ class HfModel:
     notes: tuple[str, ...]
     files: tuple[str, ...]
     header_bytes: int
+    config: Config
 
 
 def model_info_from_config(
@@ -80,11 +81,11 @@ def model_info_from_config(
 
 def hf_model(config: Config, files: Mapping[str, SafetensorsFile], texts: HfTexts | None = None) -> HfModel:
     """A model from everything that was read of it; `files` by their names. Raises as `model_info_from_config`."""
-    tensors = [tensor for file in files.values() for tensor in file.tensors]
+    tensors = JoinedTensors([file.tensors for file in files.values()])
     info, anatomy, notes = model_info_from_config(config, tensors, texts)
     size_bytes = sum(file.file_size_bytes for file in files.values())
     header_bytes = sum(file.data_offset for file in files.values())
-    return HfModel(replace(info, file_size_bytes=size_bytes), anatomy, notes, tuple(files), header_bytes)
+    return HfModel(replace(info, file_size_bytes=size_bytes), anatomy, notes, tuple(files), header_bytes, config)
 
 
 def is_hf_folder(path: Path) -> bool:
@@ -103,6 +104,7 @@ def read_hf_folder(path: Path) -> HfModel:
     with ExitStack() as stack:
         if (path / INDEX).is_file():
             index = read_index(stack.enter_context(FileSource(path / INDEX)), INDEX)
+            budget.promise(index.weight_map)
             for name in index.files:
                 if not (path / name).is_file():
                     raise ModelFileError(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bendi.formats.hf_config import ConfigFacts
-from bendi.formats.safetensors import DTYPE_BITS, SafetensorsTensor
+from bendi.formats.tensor_table import DTYPE_BITS, SafetensorsTensor
 
 _BESIDE = re.compile(
     r"[._](?:scales?|scale_inv|scale_2|weight_scale\w*|input_scale|input_global_scale|[kv]_scale|zero_point|qzeros|"
@@ -21,11 +21,9 @@ _BESIDE = re.compile(
 )
 """Tensors that are not weights: scales and zero points, indices, tables."""
 _PACKED = re.compile(r"(?:\.qweight|\.weight_packed|\.weight|_blocks|_packed)$")
-_EXPERTS = re.compile(r"\.experts\.")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d{1,5})\.")
-_PREDICTION = re.compile(r"(?:^|\.)mtp\.")
-_OTHER_SENSES = re.compile(
-    r"(?:^|\.)(?:visual|vision_tower|vision_model|vision_encoder|audio_tower|audio_model|embed_vision|embed_audio|"
+_BESIDE_TEXT = re.compile(
+    r"(?:^|\.)(?:mtp|visual|vision_tower|vision_model|vision_encoder|audio_tower|audio_model|embed_vision|embed_audio|"
     r"multi_modal_projector|mm_projector|merger|talker|token2wav|code2wav)\."
 )
 _HEAD = re.compile(
@@ -60,12 +58,13 @@ def count_weights(tensors: Iterable[SafetensorsTensor], facts: ConfigFacts) -> W
         parameters += weights
         match = _LAYER.search(tensor.name)
         beyond = match is not None and int(match[1]) >= len(facts.layers)
-        if _OTHER_SENSES.search(tensor.name) or _PREDICTION.search(tensor.name) or beyond:
+        if _BESIDE_TEXT.search(tensor.name) or beyond:
             continue
-        has_head = has_head or _HEAD.fullmatch(tensor.name) is not None
+        if match is None and not has_head:
+            has_head = _HEAD.fullmatch(tensor.name) is not None
         if tensor.name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight")) and tensor.shape:
             vocabulary = tensor.shape[0]
-        if _EXPERTS.search(tensor.name) and experts:
+        if experts and ".experts." in tensor.name:
             active += weights * chosen // experts
             if match:
                 expert_layers.add(match[1])

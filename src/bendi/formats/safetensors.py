@@ -9,7 +9,8 @@ what its JSON library lets pass: names that stand there twice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bendi.errors import ModelFileError
@@ -17,63 +18,40 @@ from bendi.formats.foreign import HEAD_BYTES, recognise
 from bendi.formats.gguf_cursor import hostile_hint, quoted, truncated, truncated_hint
 from bendi.formats.json_scan import JsonScanner, name_twice
 from bendi.formats.source import ByteSource
+from bendi.formats.tensor_table import DTYPE_BITS, SafetensorsTensor, TensorTable
 from bendi.i18n import _
 from bendi.units import format_size
 
-MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS = 500_000
-"""Tensors in all files of one model; the largest has under 200,000."""
-MAX_NAMES_BYTES = 64 * 2**20
+MAX_HEADER_BYTES = 16 * 2**20
+"""The format allows 100 MB, which take seconds to read. Published files have up to 10 MB."""
+MAX_FILE_TENSORS = 2**17
+MAX_TENSORS = 2**18
+"""Tensors in all files of one model; the largest has some 210,000, in 60 files."""
+MAX_INDEX_BYTES = 32 * 2**20
+MAX_KEPT_BYTES = 28 * 2**20
+"""Names and shapes in all files of one model, as Python holds them; the largest model has 24 MiB."""
 MAX_FILES = 1000
 _MAX_NAME = 1024
 _MAX_ENTRY = 4096
 _MAX_RANK = 16
-_MAX_METADATA_VALUE = 8 * 2**20
+_MAX_METADATA_VALUE = 2**20
+_MAX_METADATA_BYTES = 2**22
 _MAX_METADATA_KEYS = 4096
 _MAX_KEPT_TEXT = 4096
 _MAX_NUMBER = 2**63 - 1
+_NUMBER = r"(?:0|[1-9][0-9]{0,17})"
+_BLANKS = r"[ \t\n\r]*"
+_PLAIN_TENSOR = re.compile(
+    rf'{_BLANKS}"(?!__metadata__")([^"\\\x00-\x1f]{{1,1024}})"{_BLANKS}:{_BLANKS}'
+    rf'\{{{_BLANKS}"dtype"{_BLANKS}:{_BLANKS}"([A-Z0-9_]{{1,16}})"{_BLANKS},'
+    rf'{_BLANKS}"shape"{_BLANKS}:{_BLANKS}\[((?:{_NUMBER}(?:,{_BLANKS}{_NUMBER}){{0,15}})?)\]{_BLANKS},'
+    rf'{_BLANKS}"data_offsets"{_BLANKS}:{_BLANKS}\[({_NUMBER}),{_BLANKS}({_NUMBER})\]{_BLANKS}\}}{_BLANKS}[,}}]'
+)
+"""An entry as the usual writers spell it."""
+_PLAIN_PAIR = re.compile(
+    rf'{_BLANKS}"([^"\\\x00-\x1f]{{1,1024}})"{_BLANKS}:{_BLANKS}"([A-Za-z0-9._-]{{1,220}})"{_BLANKS}[,}}]'
+)
 _UNKNOWN = recognise(b"\xff")
-
-DTYPE_BITS: Mapping[str, int] = {
-    "BOOL": 8,
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-    "U8": 8,
-    "I8": 8,
-    "F8_E5M2": 8,
-    "F8_E4M3": 8,
-    "F8_E8M0": 8,
-    "F8_E4M3FNUZ": 8,
-    "F8_E5M2FNUZ": 8,
-    "I16": 16,
-    "U16": 16,
-    "F16": 16,
-    "BF16": 16,
-    "I32": 32,
-    "U32": 32,
-    "F32": 32,
-    "C64": 64,
-    "F64": 64,
-    "I64": 64,
-    "U64": 64,
-}
-"""Bits of one element, by the name that files use."""
-
-
-@dataclass(frozen=True, slots=True)
-class SafetensorsTensor:
-    """A tensor: `shape` outermost first, as PyTorch counts; `offset` from the start of the data."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    size_bytes: int
-
-    @property
-    def elements(self) -> int:
-        return self.size_bytes * 8 // DTYPE_BITS[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -83,7 +61,7 @@ class SafetensorsFile:
     `metadata`: what the file says about itself; texts of more than 4096 characters (logs of a training) are left out.
     """
 
-    tensors: tuple[SafetensorsTensor, ...]
+    tensors: TensorTable
     metadata: Mapping[str, str]
     data_offset: int
     file_size_bytes: int
@@ -99,12 +77,34 @@ class SafetensorsIndex:
 
 @dataclass
 class TensorBudget:
-    """What may still be kept; shared by the files of a model."""
+    """What may still be kept; shared by the files of a model.
+
+    `seen`: the file of each tensor so far, of those that are not where the index promises them.
+    """
 
     tensors: int = MAX_TENSORS
-    names_bytes: int = MAX_NAMES_BYTES
+    kept_bytes: int = MAX_KEPT_BYTES
     seen: dict[str, str] = field(default_factory=dict)
-    """The file of each tensor so far."""
+    promised: Mapping[str, str] = field(default_factory=dict)
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = field(default_factory=dict)
+    _by_file: dict[str, list[str]] = field(default_factory=dict)
+
+    def promise(self, weight_map: Mapping[str, str]) -> None:
+        """From here on the names of an index are known, so that their texts are kept once."""
+        self.promised = weight_map
+        for name, file in weight_map.items():
+            self.keep(sys.getsizeof(name))
+            self._by_file.setdefault(file, []).append(name)
+
+    def expected(self, file: str) -> dict[str, str]:
+        """The names that the index promises for `file`, each under itself."""
+        return {name: name for name in self._by_file.get(file, ())}
+
+    def keep(self, size_bytes: int) -> None:
+        """Counts something that stays in memory. Raises ModelFileError when there is too much."""
+        self.kept_bytes -= size_bytes
+        if self.kept_bytes < 0:
+            raise _too_many(MAX_TENSORS)
 
 
 def read_safetensors(source: ByteSource, name: str, budget: TensorBudget | None = None) -> SafetensorsFile:
@@ -128,15 +128,19 @@ def read_index(source: ByteSource, name: str) -> SafetensorsIndex:
 
 def check_index(index: SafetensorsIndex, files: Mapping[str, SafetensorsFile]) -> None:
     """Raises ModelFileError unless every tensor of the index is in the file that the index names."""
-    there = {name: {tensor.name for tensor in file.tensors} for name, file in files.items()}
+    promised: dict[str, list[str]] = {}
     for tensor, name in index.weight_map.items():
-        if tensor not in there.get(name, ()):
-            raise ModelFileError(
-                _("{file} does not have the tensor {tensor}, which the index of the model promises.").format(
-                    file=name, tensor=quoted(tensor)
-                ),
-                hint=_("Its files belong to different versions of the model: download all of them again."),
-            )
+        promised.setdefault(name, []).append(tensor)
+    for name, tensors in promised.items():
+        there = set(files[name].tensors.names()) if name in files else set()
+        for tensor in tensors:
+            if tensor not in there:
+                raise ModelFileError(
+                    _("{file} does not have the tensor {tensor}, which the index of the model promises.").format(
+                        file=name, tensor=quoted(tensor)
+                    ),
+                    hint=_("Its files belong to different versions of the model: download all of them again."),
+                )
 
 
 def bytes_by_dtype(tensors: Iterable[SafetensorsTensor]) -> dict[str, int]:
@@ -157,18 +161,32 @@ def _read(source: ByteSource, file: str, budget: TensorBudget) -> SafetensorsFil
     data_offset = 8 + header_bytes
     scanner = JsonScanner(source, 8, data_offset)
     metadata: dict[str, str] | None = None
-    tensors = []
-    for name in scanner.entries(_MAX_NAME):
+    tensors = TensorTable()
+    expected = budget.expected(file)
+    for name in scanner.entries(_MAX_NAME, _PLAIN_TENSOR):
         if name == "__metadata__":
             if metadata is not None:
                 raise name_twice(name)
             metadata = _read_metadata(scanner)
             continue
-        _account(name, file, budget)
-        tensors.append(_tensor(name, scanner.value(_MAX_ENTRY)))
+        if len(tensors) == MAX_FILE_TENSORS:
+            raise _too_many(MAX_FILE_TENSORS)
+        # Taken out, so that a second one of this name is not found here.
+        known = expected.pop(name, None)
+        if known is None:
+            _account(name, file, budget)
+        if scanner.plain:
+            dtype, shape, begin, end = scanner.plain.group(2, 3, 4, 5)
+            sizes = [int(size) for size in shape.split(",")] if shape else []
+            tensors.add(_tensor(known or name, dtype, (sizes, [int(begin), int(end)]), budget))
+        else:
+            # Every spelling that JSON allows; it takes longer, and so it counts for more.
+            budget.tensors -= 1
+            dtype, places = _fields(known or name, scanner.value(_MAX_ENTRY))
+            tensors.add(_tensor(known or name, dtype, places, budget))
     scanner.finish()
     _check_layout(tensors, data_offset, source.size_bytes)
-    return SafetensorsFile(tuple(tensors), metadata or {}, data_offset, source.size_bytes)
+    return SafetensorsFile(tensors, metadata or {}, data_offset, source.size_bytes)
 
 
 def _header_bytes(source: ByteSource) -> int:
@@ -202,6 +220,7 @@ def _header_bytes(source: ByteSource) -> int:
 def _read_metadata(scanner: JsonScanner) -> dict[str, str]:
     kept: dict[str, str] = {}
     seen: set[str] = set()
+    room = _MAX_METADATA_BYTES
     for key in scanner.entries(_MAX_NAME):
         if key in seen:
             raise name_twice(key)
@@ -213,37 +232,58 @@ def _read_metadata(scanner: JsonScanner) -> dict[str, str]:
         value = scanner.value(_MAX_METADATA_VALUE)
         if not isinstance(value, str):
             raise ModelFileError(_("its metadata {key} is not a text").format(key=quoted(key)), hint=hostile_hint())
+        room -= sys.getsizeof(key) + (sys.getsizeof(value) if len(value) <= _MAX_KEPT_TEXT else 0)
+        if room < 0:
+            raise ModelFileError(
+                _("its metadata take more than {limit}").format(limit=format_size(_MAX_METADATA_BYTES)),
+                hint=hostile_hint(),
+            )
         if len(value) <= _MAX_KEPT_TEXT:
             kept[key] = value
     return kept
 
 
-def _account(name: str, file: str, budget: TensorBudget) -> None:
-    """Refuses names that cannot be, and more of them than a model has."""
+def _check_name(name: str) -> None:
     if not name or not name.isprintable():
         raise ModelFileError(_("it has a tensor with the name {name}").format(name=quoted(name)), hint=hostile_hint())
-    if name in budget.seen:
-        if budget.seen[name] == file:
-            raise name_twice(name)
+
+
+def _account(name: str, file: str, budget: TensorBudget) -> None:
+    """Refuses names that cannot be, and more of them than a model has."""
+    _check_name(name)
+    other = budget.seen.get(name) or budget.promised.get(name)
+    if other == file:
+        raise name_twice(name)
+    if other is not None:
         raise ModelFileError(
-            _("it has the tensor {tensor}, which {other} has too").format(tensor=quoted(name), other=budget.seen[name]),
+            _("it has the tensor {tensor}, which {other} has too").format(tensor=quoted(name), other=other),
             hint=hostile_hint(),
         )
-    budget.tensors -= 1
-    budget.names_bytes -= len(name)
-    if budget.tensors < 0 or budget.names_bytes < 0:
-        raise ModelFileError(
-            _("it has more tensors than any model: {limit} are read").format(limit=MAX_TENSORS), hint=hostile_hint()
-        )
+    budget.keep(sys.getsizeof(name))
     budget.seen[name] = file
 
 
-def _tensor(name: str, entry: object) -> SafetensorsTensor:
-    """A tensor from its entry, which may hold anything."""
+def _too_many(limit: int) -> ModelFileError:
+    return ModelFileError(
+        _("it has more tensors than any model: {limit} are read").format(limit=limit), hint=hostile_hint()
+    )
+
+
+def _fields(name: str, entry: object) -> tuple[str, tuple[list[int], list[int]]]:
+    """(type, (shape, place)) from an entry, which may hold anything."""
     fields = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = fields.get("dtype"), _sizes(fields.get("shape")), _sizes(fields.get("data_offsets"))
     if not isinstance(dtype, str) or shape is None or offsets is None or len(offsets) != 2:
         raise _impossible(name, _("its entry has no type, shape and place"))
+    return dtype, (shape, offsets)
+
+
+def _tensor(name: str, dtype: str, places: tuple[list[int], list[int]], budget: TensorBudget) -> SafetensorsTensor:
+    """A tensor from its type, its shape and the offsets of its begin and end."""
+    shape, (begin, end) = places
+    budget.tensors -= 1
+    if budget.tensors < 0:
+        raise _too_many(MAX_TENSORS)
     bits = DTYPE_BITS.get(dtype)
     if bits is None:
         raise ModelFileError(
@@ -252,7 +292,6 @@ def _tensor(name: str, entry: object) -> SafetensorsTensor:
         )
     if len(shape) > _MAX_RANK:
         raise _impossible(name, _("it has {count} dimensions").format(count=len(shape)))
-    begin, end = offsets
     elements = 1
     for size in shape:
         elements *= size
@@ -265,7 +304,17 @@ def _tensor(name: str, entry: object) -> SafetensorsTensor:
                 shape=" x ".join(map(str, shape)) or "1", type=dtype, begin=begin, end=end
             ),
         )
-    return SafetensorsTensor(name, dtype, tuple(shape), begin, end - begin)
+    return SafetensorsTensor(name, dtype, _shared(tuple(shape), budget), begin, end - begin)
+
+
+def _shared(shape: tuple[int, ...], budget: TensorBudget) -> tuple[int, ...]:
+    """`shape`, as the object that another tensor has already."""
+    known = budget.shapes.get(shape)
+    if known is None:
+        # The numbers, the tuple, and its place in the dictionary.
+        budget.keep(160 + 44 * len(shape))
+        budget.shapes[shape] = known = shape
+    return known
 
 
 def _sizes(value: object) -> list[int] | None:
@@ -284,18 +333,18 @@ def _impossible(name: str, reason: str) -> ModelFileError:
     )
 
 
-def _check_layout(tensors: Sequence[SafetensorsTensor], data_offset: int, file_size_bytes: int) -> None:
+def _check_layout(tensors: TensorTable, data_offset: int, file_size_bytes: int) -> None:
     """The tensors fill the data exactly: no byte is missing, left over, or in two of them."""
-    end = 0
-    last: SafetensorsTensor | None = None
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.size_bytes)):
-        if tensor.offset < end and last is not None:
-            raise _impossible(tensor.name, _("it overlaps {other}").format(other=quoted(last.name)))
-        if tensor.offset > end:
+    end = last = 0
+    for index, offset, size_bytes in tensors.by_place():
+        if offset < end:
+            other = quoted(tensors[last].name)
+            raise _impossible(tensors[index].name, _("it overlaps {other}").format(other=other))
+        if offset > end:
             raise _impossible(
-                tensor.name, _("before it are {count} bytes of no tensor").format(count=tensor.offset - end)
+                tensors[index].name, _("before it are {count} bytes of no tensor").format(count=offset - end)
             )
-        end, last = tensor.offset + tensor.size_bytes, tensor
+        end, last = offset + size_bytes, index
     expected_bytes = data_offset + end
     if expected_bytes > file_size_bytes:
         raise truncated(file_size_bytes, expected_bytes)
@@ -310,10 +359,10 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,200}\.safetensors")
 
 
 def _read_index(source: ByteSource) -> SafetensorsIndex:
-    if source.size_bytes > MAX_HEADER_BYTES:
+    if source.size_bytes > MAX_INDEX_BYTES:
         raise ModelFileError(
             _("it has {size}; {limit} are allowed").format(
-                size=format_size(source.size_bytes), limit=format_size(MAX_HEADER_BYTES)
+                size=format_size(source.size_bytes), limit=format_size(MAX_INDEX_BYTES)
             ),
             hint=hostile_hint(),
         )
@@ -333,19 +382,24 @@ def _read_index(source: ByteSource) -> SafetensorsIndex:
 
 
 def _read_weight_map(scanner: JsonScanner) -> dict[str, str]:
+    budget = TensorBudget()
     weight_map: dict[str, str] = {}
     files: dict[str, str] = {}
-    budget = TensorBudget()
-    for name in scanner.entries(_MAX_NAME):
-        file = scanner.value(_MAX_NAME)
-        if not isinstance(file, str) or not _FILE_NAME.fullmatch(file):
+    for name in scanner.entries(_MAX_NAME, _PLAIN_PAIR):
+        file = scanner.plain[2] if scanner.plain else scanner.value(_MAX_NAME)
+        if not isinstance(file, str) or (file not in files and not _FILE_NAME.fullmatch(file)):
             raise ModelFileError(
                 _("it puts a tensor into {file}, which is not the name of a safetensors file beside it").format(
-                    file=quoted(str(file))
+                    file=quoted(file if isinstance(file, str) else "")
                 ),
                 hint=hostile_hint(),
             )
-        _account(name, "", budget)
+        _check_name(name)
+        if name in weight_map:
+            raise name_twice(name)
+        if len(weight_map) == MAX_TENSORS:
+            raise _too_many(MAX_TENSORS)
+        budget.keep(sys.getsizeof(name))
         weight_map[name] = files.setdefault(file, file)
         if len(files) > MAX_FILES:
             raise ModelFileError(_("it names more than {limit} files").format(limit=MAX_FILES), hint=hostile_hint())

@@ -10,6 +10,7 @@ Nothing here raises: an absent GPU is an empty tuple, an unknown number None or 
 """
 
 from bendi.hardware.detect import detect_cpu, detect_gpus, detect_machine, detect_memory
+from bendi.hardware.machine_file import machine_from_json, parse_machine
 from bendi.hardware.types import Cpu, Disk, Gpu, Machine, Memory, machine_to_json
 
 __all__ = [
@@ -22,5 +23,7 @@ __all__ = [
     "detect_gpus",
     "detect_machine",
     "detect_memory",
+    "machine_from_json",
     "machine_to_json",
+    "parse_machine",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bendi.hardware.mounts import read_mounts
-from bendi.hardware.sysfs import below, read_fields, read_int, read_text, to_int
+from bendi.hardware.sysfs import below, each_line, read_fields, read_int, read_text, to_int
 
 _UNLIMITED_BYTES = 2**60  # v1 writes "no limit" as the largest multiple of the page size that fits in 63 bits
 
@@ -94,7 +94,7 @@ def _inside(group: str, folder: str) -> bool:
 
 
 def _group(root: Path, controller: str) -> str | None:
-    for line in read_text(root / "proc/self/cgroup").splitlines():
+    for line in each_line(read_text(root / "proc/self/cgroup")):
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if (controller in controllers.split(",")) if controller else not controllers:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bendi.hardware.cgroup import cpu_quota
-from bendi.hardware.sysfs import cpu_list, read_int, read_size, read_text, subfolders
+from bendi.hardware.sysfs import cpu_list, each_line, read_int, read_size, read_text, subfolders
 from bendi.hardware.types import Cpu
 
 _CPUS = "sys/devices/system/cpu"
@@ -126,7 +126,7 @@ def read_cpu(root: Path) -> Cpu:
 
 def _first_values(text: str) -> dict[str, str]:
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in each_line(text):
         name, colon, value = line.partition(":")
         if colon:
             values.setdefault(name.strip(), value.strip())
@@ -134,13 +134,13 @@ def _first_values(text: str) -> dict[str, str]:
 
 
 def _listed(text: str) -> frozenset[int]:
-    names = (line.partition(":") for line in text.splitlines() if line.startswith("processor"))
+    names = (line.partition(":") for line in each_line(text) if line.startswith("processor"))
     return cpu_list(",".join(value for _, _, value in names)) or frozenset({0})
 
 
 def _allowed(root: Path) -> frozenset[int]:
     """The CPUs that the affinity, and with it any cpuset, lets this process use."""
-    for line in read_text(root / "proc/self/status").splitlines():
+    for line in each_line(read_text(root / "proc/self/status")):
         if line.startswith("Cpus_allowed_list:"):
             return cpu_list(line.partition(":")[2])
     return frozenset()
@@ -165,7 +165,7 @@ def _fast(root: Path, allowed: frozenset[int]) -> frozenset[int]:
 
 def _isa(text: str) -> frozenset[str]:
     """What all cores have. Each distinct line is parsed once: they are long, and there is one per core."""
-    lines = {line for line in text.splitlines() if line.startswith(("flags", "Features", "features"))}
+    lines = {line for line in each_line(text) if line.startswith(("flags", "Features", "features"))}
     sets = [frozenset(line.partition(":")[2].split()) for line in lines]
     names = frozenset.intersection(*sets) if sets else frozenset()
     return frozenset(_ISA[name] for name in names if name in _ISA)
@@ -187,8 +187,8 @@ def _architecture(fields: Mapping[str, str], root: Path) -> str:
 def _model(text: str, fields: Mapping[str, str]) -> str:
     if "CPU implementer" not in fields:
         return next((fields[key] for key in _MODEL_KEYS if fields.get(key)), "")
-    implementers = [line.partition(":")[2] for line in text.splitlines() if line.startswith("CPU implementer")]
-    parts = [line.partition(":")[2] for line in text.splitlines() if line.startswith("CPU part")]
+    implementers = [line.partition(":")[2] for line in each_line(text) if line.startswith("CPU implementer")]
+    parts = [line.partition(":")[2] for line in each_line(text) if line.startswith("CPU part")]
     names: list[str] = []
     for implementer, part in zip(implementers, parts, strict=False):
         name = _ARM_PARTS.get((_hex(implementer), _hex(part))) or f"part {part.strip()}"

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from bendi.hardware.mounts import Mount, read_mounts
-from bendi.hardware.sysfs import below, read_int, read_text
+from bendi.hardware.sysfs import below, each_line, read_int, read_text
 from bendi.hardware.types import Disk, DiskKind
 
 _VIRTUAL = ("vd", "xvd")
@@ -40,7 +40,7 @@ def disk_kind(folder: str, root: Path) -> DiskKind:
     rotational = read_int(device / "queue/rotational")
     if rotational is None:
         rotational = read_int(device / "../queue/rotational")  # a partition; its disk is the folder above
-    names = [line.removeprefix("DEVNAME=") for line in read_text(device / "uevent").splitlines()]
+    names = [line.removeprefix("DEVNAME=") for line in each_line(read_text(device / "uevent"))]
     if rotational is None or (rotational and any(name.startswith(_VIRTUAL) for name in names)):
         return "unknown"
     return "hdd" if rotational else "ssd"

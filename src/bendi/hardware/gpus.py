@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from bendi.hardware.sysfs import read_int, read_text, subfolders
+from bendi.hardware.sysfs import each_line, read_int, read_text, subfolders
 from bendi.hardware.types import Gpu, GpuVendor
 
 _VENDORS: Mapping[str, GpuVendor] = {"0x10de": "nvidia", "0x1002": "amd", "0x8086": "intel"}
@@ -86,14 +86,14 @@ def _nvidia_without_display(root: Path) -> list[Gpu]:
     driver = next((word for word in words if word[0].isdigit()), "")
     gpus = []
     for index, folder in enumerate(subfolders(root / "proc/driver/nvidia/gpus", "*")):
-        lines = (line.partition(":") for line in read_text(folder / "information").splitlines())
+        lines = (line.partition(":") for line in each_line(read_text(folder / "information")))
         facts = {name.strip(): value.strip() for name, _, value in lines}
         gpus.append(Gpu(facts.get("Model", "NVIDIA"), "nvidia", index, driver=driver, uuid=facts.get("GPU UUID", "")))
     return gpus
 
 
 def _uevent(device: Path, name: str) -> str:
-    for line in read_text(device / "uevent").splitlines():
+    for line in each_line(read_text(device / "uevent")):
         key, _, value = line.partition("=")
         if key == name:
             return value

@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from bendi.hardware.sysfs import read_text
+from bendi.hardware.sysfs import each_line, read_text
+
+_MAX_MOUNTS = 20_000
 
 
 class Mount(NamedTuple):
@@ -21,11 +23,13 @@ class Mount(NamedTuple):
 
 
 def read_mounts(root: Path) -> tuple[Mount, ...]:
-    found = []
-    for line in read_text(root / "proc/self/mountinfo").splitlines():
+    found: list[Mount] = []
+    for line in each_line(read_text(root / "proc/self/mountinfo")):
         # Optional fields of any number stand between the mount options and a lone dash.
         before, dash, after = line.partition(" - ")
         left, right = before.split(), after.split()
+        if len(found) == _MAX_MOUNTS:
+            break
         if dash and len(left) >= 6 and len(right) >= 2:
             options = frozenset(right[2].split(",")) if len(right) > 2 else frozenset()
             found.append(Mount(left[2], _unescaped(left[3]), _unescaped(left[4]), right[0], right[1], options))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-_MAX_BYTES = 8 * 1024**2
+_MAX_BYTES = 4 * 1024**2
+"""`/proc/cpuinfo` has up to 2.5 KiB for each CPU."""
 _MAX_CPU = 65536
+_MAX_FIELDS = 10_000
 
 
 def read_text(path: Path) -> str:
@@ -15,6 +18,16 @@ def read_text(path: Path) -> str:
             return file.read(_MAX_BYTES).decode("utf-8", "replace").strip("\0 \t\r\n")
     except (OSError, ValueError):
         return ""
+
+
+def each_line(text: str) -> Iterator[str]:
+    """The lines of `text`, one at a time: a list of them would take many times its room."""
+    begin = 0
+    while (end := text.find("\n", begin)) >= 0:
+        yield text[begin:end]
+        begin = end + 1
+    if begin < len(text):
+        yield text[begin:]
 
 
 def read_int(path: Path) -> int | None:
@@ -32,7 +45,9 @@ def to_int(text: str) -> int | None:
 def read_fields(path: Path) -> dict[str, int]:
     """The `name number` lines of files such as `memory.stat`; `Name: number kB` lines of `meminfo` as bytes."""
     fields: dict[str, int] = {}
-    for line in read_text(path).splitlines():
+    for line in each_line(read_text(path)):
+        if len(fields) >= _MAX_FIELDS:
+            break
         words = line.replace(":", " ").split()
         number = to_int(words[1]) if len(words) > 1 else None
         if number is not None:
@@ -50,11 +65,15 @@ def read_size(path: Path) -> int:
 def cpu_list(text: str) -> frozenset[int]:
     """CPU numbers from lists such as `0-3,8,10-11`."""
     numbers: set[int] = set()
-    for piece in text.split(","):
+    room = 2 * _MAX_CPU
+    for piece in text.split(",", _MAX_CPU)[:_MAX_CPU]:
         first_text, _, last_text = piece.strip().partition("-")
         first = to_int(first_text)
         last = to_int(last_text) if last_text else first
-        if first is not None and last is not None and 0 <= first <= last < _MAX_CPU:
+        if first is None or last is None or not 0 <= first <= last < _MAX_CPU:
+            continue
+        room -= last - first + 1
+        if room >= 0:
             numbers.update(range(first, last + 1))
     return frozenset(numbers)
 

@@ -57,12 +57,19 @@ def memory_needed(model: MemoryFacts, setup: MemorySetup) -> MemoryNeed:
 
 
 def kv_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
-    """Bytes of KV cache. Source of the sizes: llama.cpp `llama-kv-cache.cpp`, `llama-kv-cache-iswa.cpp`."""
+    """Bytes of KV cache. Source of the sizes: llama.cpp `llama-kv-cache.cpp`, `llama-kv-cache-iswa.cpp`.
+
+    Without flash attention values are kept transposed, and every layer has as many as the one with the most.
+    """
     full = pad_cells(setup.context_tok) * setup.parallel
     window = window_cells(model.window_tok, setup) * setup.parallel
+    most = 0 if setup.flash_attention else max((layer.value_numbers for layer in model.cache_layers), default=0)
     return sum(
         (window if layer.window else full)
-        * (_row_bytes(layer.key_numbers, setup.type_k) + _row_bytes(layer.value_numbers, setup.type_v))
+        * (
+            _row_bytes(layer.key_numbers, setup.type_k)
+            + _row_bytes(max(layer.value_numbers, most) if layer.value_numbers else 0, setup.type_v)
+        )
         for layer in model.cache_layers
     )
 

@@ -17,13 +17,27 @@ class CacheLayer:
 
 
 @dataclass(frozen=True)
+class StateLayer:
+    """What one layer with a recurrent state works with. `convolved`, `inner`: numbers for each token that go through
+    its convolution and its recurrence. `projected`: numbers that its input is turned into, 0 where not one tensor makes
+    them. `kept`: numbers of state for one conversation."""
+
+    convolved: int
+    inner: int
+    projected: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class MemoryFacts:
     """What `memory_needed` reads of a model.
 
     `cache_layers`: layers with a KV cache of their own. `window_tok`: what "window" layers of them see.
     `state_numbers`: F32 numbers of recurrent state for one conversation, over all layers. `known_cache`: the rules of
     this architecture's cache are modelled; otherwise the numbers are generous guesses. `feed_forward_length`: of layers
-    without experts, 0 where all have some. `recurrent_length`: numbers in a recurrent layer's input, for each token.
+    without experts, 0 where all have some. `attention_length`: numbers for each token in the queries of a layer; with a
+    compressed cache, in all that attention has at its peak. `state_layer`: None without. `layer_input_length`: numbers
+    for each token that go into the layers beside the hidden state, over all layers.
     """
 
     architecture: str
@@ -39,12 +53,23 @@ class MemoryFacts:
     expert_feed_forward_length: int
     expert_count: int
     expert_used_count: int
-    recurrent_length: int
     vocab_size: int
     context_length: int
+    state_layer: StateLayer | None = None
+    layer_input_length: int = 0
+
+    @property
+    def compressed(self) -> bool:
+        """Whether keys and values are kept compressed, as one."""
+        return any(layer.key_numbers and not layer.value_numbers for layer in self.cache_layers)
 
 
-_NO_CACHE = frozenset({"bert", "nomic-bert", "jina-bert-v2", "jina-bert-v3", "modern-bert", "gemma-embedding"})
+_NO_CACHE = frozenset(
+    {
+        *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert"),
+        *("eurobert", "gemma-embedding", "t5encoder"),
+    }
+)
 _CACHE_UNKNOWN = frozenset(
     {
         *("deepseek32", "deepseek4", "glm-dsa", "glm5-next", "minimax-m3", "hy-v4", "qwen4exp", "dots3note", "dflash"),
@@ -75,16 +100,33 @@ def _facts(gguf: GgufFile, info: ModelInfo, parts: Anatomy) -> MemoryFacts:
         embedding_length=info.embedding_length,
         feed_forward_length=_largest(gguf, "feed_forward_length") if parts.expert_layers < len(parts.layers) else 0,
         head_count=heads,
-        attention_length=heads * info.key_length,
+        attention_length=heads * _attention_length(gguf, info, parts),
         expert_feed_forward_length=_largest(gguf, "expert_feed_forward_length")
         or _largest(gguf, "feed_forward_length"),
         expert_count=info.expert_count,
         expert_used_count=info.expert_used_count,
-        recurrent_length=_number(gguf, "ssm.inner_size")
-        + 2 * _number(gguf, "ssm.group_count") * _number(gguf, "ssm.state_size"),
         vocab_size=info.vocab_size,
         context_length=info.context_length or 0,
+        state_layer=_state_layer(gguf) if parts.count("recurrent", "both") else None,
+        layer_input_length=_number(gguf, "embedding_length_per_layer_input") * len(parts.layers),
     )
+
+
+def _attention_length(gguf: GgufFile, info: ModelInfo, parts: Anatomy) -> int:
+    """Numbers of one head; compressed: the query in both forms, and its result before it is a value again."""
+    if not parts.latent_length:
+        return info.key_length
+    return 2 * parts.latent_length + _number(gguf, "attention.key_length_mla")
+
+
+def _state_layer(gguf: GgufFile) -> StateLayer | None:
+    inner = _number(gguf, "ssm.inner_size")
+    if not inner:
+        return None
+    mixed = 2 * _number(gguf, "ssm.group_count") * _number(gguf, "ssm.state_size")
+    projects = any(tensor.name.endswith(".ssm_in.weight") for tensor in gguf.tensors)
+    projected = 2 * inner + mixed + _number(gguf, "ssm.time_step_rank") if projects else 0
+    return StateLayer(inner + mixed, inner, projected, _state_numbers(gguf))
 
 
 def _cache_layers(info: ModelInfo, parts: Anatomy, kv_heads: tuple[int, ...]) -> tuple[CacheLayer, ...]:

@@ -6,6 +6,8 @@ catalogue's.
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,6 +34,10 @@ class Catalogue:
         """Every short name, sorted."""
         return sorted({*self._own, *self._packaged, DEMO})
 
+    def is_own(self, alias: str) -> bool:
+        """Whether the user has said what `alias` stands for."""
+        return alias in self._own
+
     def targets(self, alias: AliasName) -> tuple[ModelName, ...]:
         """What `alias` stands for. Raises NotFoundError with the nearest short names."""
         found = (self._own[alias.alias],) if alias.alias in self._own else self._packaged.get(alias.alias)
@@ -47,9 +53,17 @@ class Catalogue:
 
     def near(self, text: str) -> list[str]:
         """The short names that `text` may have meant: those of the same family first."""
-        family = [name for name in self.names() if name.startswith(f"{text.partition(':')[0]}:")]
+        family = sorted((name for name in self.names() if name.startswith(f"{text.partition(':')[0]}:")), key=_by_size)
         close = get_close_matches(text, self.names(), n=5, cutoff=0.5)
         return [*dict.fromkeys([*close, *family] if ":" in text else [*family, *close])][:12]
+
+
+def _by_size(alias: str) -> tuple[bool, float, str]:
+    """Sorts the short names of a family: those without a variant first, small ones first."""
+    tag = alias.partition(":")[2]
+    size = re.match(r"([0-9]+(?:\.[0-9]+)?)([mb])", tag)
+    billions = float(size[1]) / (1000 if size[2] == "m" else 1) if size else math.inf
+    return "-" in tag, billions, tag
 
 
 def nearest_hint(names: list[str]) -> str:
@@ -62,6 +76,11 @@ def nearest_hint(names: list[str]) -> str:
 def load_catalogue(aliases_file: Path) -> Catalogue:
     """The catalogue with the user's own aliases. Raises ConfigError when their file cannot be used."""
     return Catalogue(_own(aliases_file), _packaged())
+
+
+def packaged_names() -> frozenset[str]:
+    """The short names that come with bendi, without those of the user."""
+    return frozenset(_packaged())
 
 
 def demo_path() -> Path:

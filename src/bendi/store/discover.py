@@ -6,7 +6,6 @@ cache, Ollama. What cannot be read is passed over: another program's folder is n
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from bendi.errors import UsageError
+from bendi.formats.json_scan import bounded_json_file
 from bendi.store.journal import part_path
 from bendi.store.manifest import manifest_layers
 from bendi.store.names import OllamaName, RepoName, format_name, is_sha256, parse_name
@@ -26,7 +26,6 @@ ORIGINS: tuple[Origin, ...] = ("bendi", "registered", "folder", "lmstudio", "hub
 """In the order of preference when one model is in several places."""
 
 MAX_DEPTH = 8
-_MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _SNAPSHOT = re.compile(r"models--(?P<org>[^/]+?)--(?P<repo>[^/]+)")
 
 
@@ -126,7 +125,7 @@ def scan_ollama(folder: Path) -> list[LocalModel]:
             continue
         for tag in names:
             name = _ollama_name(parts, tag)
-            layers = _manifest(inner / tag)
+            layers = read_manifest(inner / tag)
             weights = [layer for layer in layers if layer[0] == "model"]
             if name is None or len(weights) != 1:
                 continue
@@ -292,12 +291,11 @@ def _ollama_name(parts: tuple[str, ...], tag: str) -> OllamaName | None:
     return name if isinstance(name, OllamaName) else None
 
 
-def _manifest(path: Path) -> list[tuple[str, str, object]]:
-    size_bytes = _size_bytes(path)
-    text = _read_text(path) if size_bytes and size_bytes <= _MAX_MANIFEST_BYTES else ""
+def read_manifest(path: Path) -> list[tuple[str, str, object]]:
+    """(kind, SHA-256, size) of the layers of an Ollama manifest; empty when it is none that can be trusted."""
     try:
-        return manifest_layers(json.loads(text)) or []
-    except (ValueError, RecursionError):
+        return manifest_layers(bounded_json_file(path)) or [] if path.is_file() else []
+    except (OSError, ValueError):
         return []
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.errors import StoreError
+from bendi.formats.json_scan import bounded_json
 from bendi.store.disk import write_atomic
 from bendi.store.http_source import MAX_RECEIVED_BYTES, Blocks
 from bendi.store.names import is_sha256
@@ -63,11 +64,11 @@ class HeaderCache:
             if path.stat().st_size > MAX_RECEIVED_BYTES + _MAX_LINE_BYTES:
                 raise ValueError
             line, _newline, body = path.read_bytes().partition(b"\n")
-            kept = _unpacked(json.loads(line), body)
+            kept = _unpacked(bounded_json(line, _MAX_LINE_BYTES), body)
             os.utime(path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             self.forget(key)
             return None
         return kept

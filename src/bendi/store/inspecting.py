@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,7 +32,8 @@ class Inspection:
 
     `name`: resolvable. `files`: paths, or names at the source. `size_bytes`: of all files with weights. `header_bytes`:
     of their headers; `received_bytes`: what looking cost on the network, None for a model of this machine. `notes`:
-    what the user should know, translated. `parts`: the headers, for GGUF. `local`, `remote`: where it was found.
+    what the user should know, translated. `parts`: the headers, for GGUF; `config`: `config.json`, for safetensors.
+    `local`, `remote`: where it was found.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Inspection:
     local: LocalModel | None = None
     remote: RemoteModel | None = None
     revision: str = ""
+    config: Mapping[str, object] | None = None
 
     @property
     def sha256(self) -> tuple[str | None, ...]:
@@ -145,6 +147,7 @@ def _of_safetensors(name: str, model: HfModel, files: tuple[str, ...]) -> Inspec
         size_bytes=model.info.file_size_bytes,
         header_bytes=model.header_bytes,
         notes=model.notes,
+        config=model.config,
     )
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bendi.errors import StoreError
+from bendi.formats.json_scan import bounded_json_file
 from bendi.store.disk import make_folder, store_error, write_atomic
 from bendi.store.names import is_sha256
 
@@ -226,7 +227,7 @@ def remove_part(target: Path) -> None:
 def read_journal(path: Path) -> Journal | None:
     """The journal at `path`; None when there is none or it cannot be trusted."""
     try:
-        record: Any = json.loads(path.read_text("utf-8"))
+        record: Any = bounded_json_file(path)
         if record["format"] != FORMAT:
             return None
         identity = Identity(**record["identity"])

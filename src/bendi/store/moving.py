@@ -23,6 +23,7 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
 from bendi.errors import ConfigError, StoreError, UsageError
+from bendi.formats.json_scan import bounded_json_file
 from bendi.i18n import _
 from bendi.settings import Settings, load_settings
 from bendi.store.discover import LocalModel, scan_root
@@ -98,7 +99,8 @@ def _old_root(settings: Settings, new_root: Path) -> Path:
     if first != new_root:
         return first
     try:
-        origin = Path(json.loads((new_root / MOVE_NOTE_NAME).read_text("utf-8"))["from"])
+        note = bounded_json_file(new_root / MOVE_NOTE_NAME)
+        origin = Path(str(note["from"])) if isinstance(note, dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         origin = None
     if origin is not None and origin in [root.absolute() for root in settings.models_dirs[1:]]:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from bendi.formats.json_scan import bounded_json_file
 from bendi.store.disk import write_atomic
 from bendi.store.lock import locked
 from bendi.store.names import is_safe_path, is_sha256
@@ -55,9 +56,9 @@ class Entry:
 def read_record(folder: Path) -> tuple[Entry, ...]:
     """The entries of a folder; none when there is no record or it cannot be read."""
     try:
-        record: Any = json.loads((folder / RECORD_NAME).read_text("utf-8"))
+        record: Any = bounded_json_file(folder / RECORD_NAME)
         entries = record["models"] if record["format"] == FORMAT else []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return ()
     decoded = (_decode(entry) for entry in entries) if isinstance(entries, list) else ()
     return tuple(entry for entry in decoded if entry is not None)

@@ -28,6 +28,7 @@ from bendi.formats.hf_model import (
 from bendi.formats.safetensors import (
     MAX_HEADER_BYTES,
     SafetensorsFile,
+    SafetensorsIndex,
     TensorBudget,
     check_index,
     read_index,
@@ -117,7 +118,7 @@ class _Repository:
         try:
             files = self._reader.read(
                 [self._file(name) for name in names],
-                lambda sources: _read_all(names, sources, self._options.connections),
+                lambda sources: _read_all(names, sources, self._options.connections, index),
             )
         except NotFoundError as error:
             raise NotFoundError(
@@ -136,11 +137,15 @@ class _Repository:
         return RemoteFile(url, name, None), address_key(url) if self._name.source == "hf" else None
 
 
-def _read_all(names: Sequence[str], sources: Sequence[HttpByteSource], connections: int) -> dict[str, SafetensorsFile]:
+def _read_all(
+    names: Sequence[str], sources: Sequence[HttpByteSource], connections: int, index: SafetensorsIndex | None
+) -> dict[str, SafetensorsFile]:
     with ThreadPoolExecutor(max_workers=connections, thread_name_prefix="bendi-header") as pool:
         # The results are of no interest: what arrives is remembered by the sources.
         list(pool.map(_bring_header, sources))
     budget = TensorBudget()
+    if index:
+        budget.promise(index.weight_map)
     return {name: read_safetensors(source, name, budget) for name, source in zip(names, sources, strict=True)}
 
 

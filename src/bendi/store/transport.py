@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import socket
 import ssl
 import time
@@ -25,13 +24,15 @@ from typing import Any, TypeVar
 import httpx
 
 from bendi.errors import DownloadError
+from bendi.formats.json_scan import bounded_json
 from bendi.i18n import _
 from bendi.units import MIB, format_duration
 
 USER_AGENT = "bendi/0.1"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
-MAX_JSON_BYTES = 64 * MIB
+MAX_JSON_BYTES = 4 * MIB
+"""Listings take some 500 bytes a file, and a page of the hub has 1000 files."""
 T = TypeVar("T")
 
 
@@ -165,8 +166,8 @@ class Transport:
         def once() -> tuple[Any, Answer]:
             body, answer = self._read(url, accept, limit_bytes)
             try:
-                return json.loads(body), answer
-            except (ValueError, RecursionError) as error:
+                return bounded_json(body), answer
+            except ValueError as error:
                 raise DownloadError(
                     _("the answer of {host} is not what its protocol says").format(host=host_of(url)),
                     hint=_("A proxy or login page may be in between. Open this in a browser: {url}").format(url=url),

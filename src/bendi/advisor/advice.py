@@ -1,0 +1,115 @@
+"""For which machine advice is, and what is known of its speed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from bendi.errors import StoreError, UsageError
+from bendi.hardware import Machine, detect_machine, machine_from_json, parse_machine
+from bendi.i18n import _
+from bendi.measured import MeasuredStore, machine_id
+from bendi.planner.calibration import Calibration, from_json
+from bendi.planner.placement import default_calibration
+from bendi.settings import Settings
+
+_LARGEST_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What plans are made for. `measured`: the calibration was measured on this machine with this engine build, and not
+    derived from specifications. `here`: the machine is the one that this program runs on. `notes`: what the user should
+    know, translated."""
+
+    machine: Machine
+    calibration: Calibration
+    build: str
+    measured: bool
+    here: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def advice_for(settings: Settings, machine: str | None = None) -> Advice:
+    """This machine with its stored calibration; with `machine`, the one described there (a file with what `bendi doctor
+    --json` prints, or a short form such as `ram=32GiB,gpu=RTX 4090`), which nobody has measured.
+
+    Raises UsageError when the description cannot be used.
+    """
+    build = engine_build()
+    if machine is not None:
+        described = described_machine(machine)
+        return Advice(described, default_calibration(described), build, measured=False, here=False)
+    detected = detect_machine(disk_paths=[settings.models_dirs[0]])
+    this, notes = _usable(detected)
+    calibration = _stored(settings, machine_id(detected), build, notes)
+    return Advice(
+        this, calibration or default_calibration(this), build, measured=calibration is not None, notes=tuple(notes)
+    )
+
+
+def described_machine(text: str) -> Machine:
+    """The machine that a file or a short form describes. Raises UsageError."""
+    path = Path(text).expanduser()
+    if "=" in text and not path.is_file():
+        return parse_machine(text)
+    try:
+        if path.stat().st_size > _LARGEST_FILE_BYTES:
+            raise UsageError(_("{path} is too large for the description of a machine.").format(path=path))
+        content = path.read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            _("{text} is neither a file that describes a machine nor a short form of one: {error}").format(
+                text=text, error=error
+            ),
+            hint=_('Write --machine "ram=32GiB,gpu=RTX 4090", or a file made by: bendi doctor --json > machine.json'),
+        ) from error
+    return machine_from_json(_machine_part(content))
+
+
+def _usable(machine: Machine) -> tuple[Machine, list[str]]:
+    """Without the GPUs that the engine build cannot use: outside of macOS it computes on the CPU."""
+    if not machine.gpus or machine.system == "Darwin":
+        return machine, []
+    names = ", ".join(gpu.name for gpu in machine.gpus)
+    note = _("The engine of this installation computes on the CPU; {names} is not used.").format(names=names)
+    return replace(machine, gpus=()), [note]
+
+
+def engine_build() -> str:
+    """The engine build that loads models, as it names itself."""
+    try:
+        return f"xllamacpp {metadata.version('xllamacpp')}"
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _machine_part(content: str) -> str:
+    """The report of `bendi doctor --json` has the machine inside."""
+    try:
+        report = json.loads(content)
+    except ValueError:
+        return content
+    inner = report.get("machine") if isinstance(report, dict) else None
+    return json.dumps(inner) if isinstance(inner, dict) else content
+
+
+def _stored(settings: Settings, machine: str, build: str, notes: list[str]) -> Calibration | None:
+    path = settings.measured_file
+    if not path.is_file():
+        return None
+    store = MeasuredStore(path)
+    try:
+        text = store.calibration(machine, build)
+    finally:
+        store.close()
+    notes.extend(store.notices)
+    if text is None:
+        return None
+    try:
+        return from_json(text)
+    except StoreError as error:
+        notes.append(f"{error.message} ({error.hint})")
+        return None

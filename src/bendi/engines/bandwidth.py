@@ -1,0 +1,67 @@
+"""How fast memory and disks can be read, without an engine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from bendi.units import MIB
+
+_PIECE_BYTES = 64 * MIB
+_ROUNDS = 3
+_DISK_BYTES = 256 * MIB
+_DISK_LIMIT_S = 2.0
+_READ_BYTES = 4 * MIB
+
+
+def memory_read_bytes_s(threads: int) -> float:
+    """Bytes per second that `threads` threads read from memory together: the best of several rounds.
+
+    The C library compares two equal areas far larger than caches, which reads both and writes nothing.
+    """
+    compare = ctypes.CDLL(None).memcmp if os.name == "posix" else ctypes.cdll.msvcrt.memcmp
+    compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    areas = [ctypes.create_string_buffer(2 * _PIECE_BYTES) for _ in range(threads)]
+    for area in areas:  # untouched memory is one shared page of zeros
+        ctypes.memset(area, 1, 2 * _PIECE_BYTES)
+
+    def read(area: ctypes.Array[ctypes.c_char]) -> None:
+        address = ctypes.addressof(area)
+        compare(address, address + _PIECE_BYTES, _PIECE_BYTES)
+
+    best_s = float("inf")
+    with ThreadPoolExecutor(threads) as pool:
+        for _round in range(_ROUNDS):
+            started_s = time.perf_counter()
+            list(pool.map(read, areas))
+            best_s = min(best_s, time.perf_counter() - started_s)
+    return 2 * _PIECE_BYTES * threads / best_s
+
+
+def disk_read_bytes_s(folder: Path) -> float:
+    """Bytes per second at which a large file in `folder` is read one piece after the other, from the disk and not from
+    the page cache; 0 where the system cannot be told to forget it. Raises OSError when there is no room."""
+    if not hasattr(os, "posix_fadvise"):
+        return 0.0
+    path = folder / "disk-rate"
+    try:
+        with path.open("wb", buffering=0) as file:
+            piece = os.urandom(_READ_BYTES)
+            for _piece in range(_DISK_BYTES // _READ_BYTES):
+                file.write(piece)
+            os.fsync(file.fileno())
+        with path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            done_bytes, started_s = 0, time.perf_counter()
+            while data := file.read(_READ_BYTES):
+                done_bytes += len(data)
+                if time.perf_counter() - started_s > _DISK_LIMIT_S:
+                    break
+            return done_bytes / max(time.perf_counter() - started_s, 1e-9)
+    finally:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,114 @@
+"""How long a model takes: for a prompt, for a token at any depth, for loading. From its work and a device's rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from bendi.planner.calibration import Calibration, DeviceRates, attention_of, rates_of
+from bendi.planner.work import ModelWork, Weights
+
+BATCH_TOK = 512
+_MODEL_ERROR = 0.08
+_BORROWED_ERROR = 0.30
+_UNMEASURED_PART_ERROR = 0.30
+_SPECIFICATION_ERROR = 0.45
+_STATE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Tokens per second. Four of five measurements should lie within `tok_s` times 1 +- `error`."""
+
+    tok_s: float
+    error: float
+
+    @property
+    def low_tok_s(self) -> float:
+        return self.tok_s * max(1 - self.error, 0.0)
+
+    @property
+    def high_tok_s(self) -> float:
+        return self.tok_s * (1 + self.error)
+
+
+def generation_s(work: ModelWork, device: DeviceRates, depth_tok: int, kv_type: str = "f16") -> float:
+    """Undisturbed seconds for one token after `depth_tok` others. `kv_type`: of keys and values."""
+    weights_s = sum(
+        group.bytes_per_token / rates_of(device, group.type_name).generation_bytes_s for group in work.weights
+    )
+    rates = attention_of(device, kv_type)
+    attention_s = sum(
+        part.layers * rates.generation_s(part, _seen(depth_tok, part.window_tok)) for part in work.attention
+    )
+    fixed_s = device.token_s + work.layers * device.layer_s + work.vocab_size * device.vocabulary_s
+    return weights_s + attention_s + _state_s(work, device) + fixed_s
+
+
+def prompt_s(work: ModelWork, device: DeviceRates, tokens: int, depth_tok: int = 0, kv_type: str = "f16") -> float:
+    """Undisturbed seconds until a prompt of `tokens` tokens after `depth_tok` others is processed."""
+    total_s = 0.0
+    for start in range(0, tokens, BATCH_TOK):
+        total_s += _batch_s(work, device, min(BATCH_TOK, tokens - start), depth_tok + start, kv_type)
+    once_s = sum(
+        group.bytes_per_token / rates_of(device, group.type_name).generation_bytes_s
+        for group in work.weights
+        if group.once
+    )
+    return total_s + once_s
+
+
+def load_s(work: ModelWork, calibration: Calibration, *, cold: bool) -> float:
+    """Seconds until the model can be asked. `cold`: its file is not in the page cache and comes from the disk first."""
+    device = calibration.cpu
+    warm_s = device.start_s + work.vocab_size * device.start_vocabulary_s
+    warm_s += sum(
+        group.total_bytes / rates_of(device, group.type_name).load_bytes_s
+        for group in work.weights
+        if rates_of(device, group.type_name).load_bytes_s
+    )
+    if not cold or not calibration.disk_read_bytes_s:
+        return warm_s
+    return warm_s + work.total_bytes / calibration.disk_read_bytes_s
+
+
+def rate_error(work: ModelWork, calibration: Calibration) -> float:
+    """The relative error of rates for `work`: of the formulas, of what was not measured, and of a noisy machine."""
+    device = calibration.cpu
+    formula = _SPECIFICATION_ERROR if device.source == "specification" else _MODEL_ERROR
+    borrowed = sum(
+        group.bytes_per_token for group in work.weights if rates_of(device, group.type_name).source != "measured"
+    )
+    share = borrowed / max(work.bytes_per_token, 1.0) if device.source == "measured" else 0.0
+    unmeasured = _UNMEASURED_PART_ERROR * work.recurrent_layers / max(work.layers, 1)
+    return sqrt(formula**2 + (_BORROWED_ERROR * share) ** 2 + unmeasured**2 + calibration.spread**2)
+
+
+def _batch_s(work: ModelWork, device: DeviceRates, tokens: int, depth_tok: int, kv_type: str) -> float:
+    weights_s = sum(_product_s(group, device, tokens, work.expert_share) for group in work.weights if not group.once)
+    rates = attention_of(device, kv_type)
+    attention_s = sum(
+        part.layers
+        * tokens
+        * rates.prompt_s(part, _seen(depth_tok + tokens // 2, part.window_tok + tokens // 2 if part.window_tok else 0))
+        for part in work.attention
+    )
+    return weights_s + attention_s + tokens * work.layers * device.prompt_layer_s + device.token_s
+
+
+def _product_s(group: Weights, device: DeviceRates, tokens: int, share: float) -> float:
+    """As long as computing or as reading takes, whichever is longer. Few tokens do not reach all experts."""
+    rates = rates_of(device, group.type_name)
+    rate = rates.prompt_expert_weights_s if group.experts else rates.prompt_weights_s
+    reached = 1 - (1 - share) ** tokens if group.experts and share < 1 else 1.0
+    return max(tokens * group.per_token / rate, reached * group.total_bytes / rates.generation_bytes_s)
+
+
+def _state_s(work: ModelWork, device: DeviceRates) -> float:
+    """Recurrent layers read and write their state for every token."""
+    fastest = max(rates.generation_bytes_s for rates in device.types.values())
+    return 2 * work.state_numbers * _STATE_BYTES / fastest
+
+
+def _seen(depth_tok: int, window_tok: int) -> int:
+    return min(depth_tok, window_tok) if window_tok else depth_tok

@@ -1,0 +1,108 @@
+"""Calibration: the arithmetic on made-up machines, and one real run, as short as it may be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bendi.engines import calibrate as calibration_module
+from bendi.engines.bandwidth import disk_read_bytes_s, memory_read_bytes_s
+from bendi.engines.calibrate import calibrate, solve_attention, solve_nonnegative
+from bendi.engines.probes import ProbeResult, Times, dense_config
+from bendi.errors import StoreError
+from bendi.formats.blueprints import blueprint_from_config
+from bendi.planner.work import model_work
+from bendi.settings import load_settings
+
+RATES = st.floats(0.01, 100)
+
+
+@given(RATES, RATES, RATES)
+def test_rates_are_found_again(head: float, query: float, cache: float) -> None:
+    rows = []
+    for heads, kv_heads, length in ((16, 16, 128), (28, 4, 128), (32, 8, 64), (8, 2, 256)):
+        numbers = (heads, 2 * heads * length, 2 * kv_heads * length)
+        slope = heads * head + numbers[1] * query + numbers[2] * cache
+        rows.append([number / slope for number in numbers])
+    found = solve_nonnegative(rows)
+    for row in rows:
+        assert sum(a * x for a, x in zip(row, found, strict=True)) == pytest.approx(1, rel=1e-4)
+
+
+@given(st.lists(st.lists(st.floats(0, 1e9), min_size=3, max_size=3), min_size=3, max_size=6))
+def test_rates_are_never_negative(rows: list[list[float]]) -> None:
+    assert min(solve_nonnegative(rows)) >= 0
+
+
+def test_attention_of_a_made_up_machine() -> None:
+    """A machine whose attention costs 2 ns a query number in token generation, and a tenth of it in prompts."""
+    results = []
+    for heads in ((16, 16, 128), (28, 4, 128), (32, 8, 64), (8, 2, 256)):
+        work = model_work(blueprint_from_config(dense_config(8, 256, 256, heads), "x").header())
+        slope_s = work.attention[0].query_numbers * 2e-9
+        grown_s = 1000 * 8 * slope_s
+        results.append(
+            ProbeResult(
+                work, "a build", 0.1, 64, Times((0.1,)), Times((0.2,)), 1000,
+                Times((0.1 + grown_s,)), Times((0.2 + 64 * grown_s / 10,)),
+            )
+        )  # fmt: skip
+    rates = solve_attention(results)
+    assert rates.generation_query_s == pytest.approx(2e-9)
+    assert rates.prompt_query_s == pytest.approx(2e-10)
+    assert rates.generation_head_s == pytest.approx(0, abs=1e-12)
+
+
+def test_memory_is_faster_than_a_disk_and_slower_than_light(tmp_path: Path) -> None:
+    assert 1e8 < memory_read_bytes_s(1) < 1e13
+    assert disk_read_bytes_s(tmp_path) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_room_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENDI_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration_module, "_NEEDED_BYTES", 1 << 60)
+    with pytest.raises(StoreError, match="disk space"):
+        calibrate(load_settings(), "here")
+
+
+def test_the_verb_measures_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest real run: fixed costs, attention, layers and the first types."""
+    monkeypatch.setenv("BENDI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("BENDI_STATE", str(tmp_path / "state"))
+    command = [sys.executable, "-m", "bendi", "calibrate", "--json"]
+    done = subprocess.run([*command, "--seconds", "20"], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert {"Q8_0"} <= set(measured["cpu"]["types"])
+    for rates in measured["cpu"]["types"].values():
+        assert rates["generation_bytes_s"] > 1e8 and rates["prompt_weights_s"] > 1e8
+        assert rates["source"] == "measured"
+    assert measured["cpu"]["attention"]["f16"]["prompt_query_s"] > 0
+    assert 1 <= measured["noise"] < 3
+    assert list((tmp_path / "cache").iterdir()) == []
+    again = subprocess.run([*command, "--show"], capture_output=True, text=True, timeout=60)
+    assert json.loads(again.stdout) == measured
+
+
+def test_the_verb_says_when_nothing_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENDI_STATE", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "bendi", "calibrate", "--show"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "bendi calibrate" in done.stderr
+
+
+def test_too_short_a_time_is_refused() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bendi", "calibrate", "--seconds", "1"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "--seconds 20" in done.stderr
