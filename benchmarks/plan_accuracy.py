@@ -10,7 +10,7 @@ as they are measured; `--resume` skips rows that are there.
 
 `--replay`: a JSON list of measured runs of other machines, `{"machine": "ram=64GiB,gpu=RTX 4090", "model": "qwen3:8b",
 "quantization": "Q4_K_M", "depth_tok": 0, "pp_tok_s": ..., "tg_tok_s": ..., "source": "https://..."}`, compared with
-what is predicted from the specification of those machines.
+what is predicted from the specification of those machines; benchmarks/published_runs.json is such a file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bendi.advisor.advice import described_machine
 from bendi.engines import LoadRequest, open_engine
 from bendi.engines.calibrate import calibrate
 from bendi.engines.protocol import Engine
@@ -40,7 +41,9 @@ from bendi.measured import machine_id
 from bendi.messages import GenerateRequest, Sampling
 from bendi.planner.calibration import Calibration, from_json, to_json
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
+from bendi.planner.placement import default_calibration, plan_subject
 from bendi.planner.speed import generation_s, load_s, prompt_s
+from bendi.planner.subject import Conditions, subjects_of
 from bendi.planner.work import ModelWork, model_work
 from bendi.settings import Settings, load_settings
 from bendi.store.known_models import known_models
@@ -210,12 +213,22 @@ def _summary(rows: list[Row]) -> int:
 
 
 def _replay(path: Path) -> int:
-    from bendi.advisor.advice import described_machine
-    from bendi.planner.placement import default_calibration
-
     runs: list[dict[str, Any]] = json.loads(path.read_text())
-    del runs, described_machine, default_calibration
-    return 0
+    rows = []
+    for run in runs:
+        machine = described_machine(run["machine"])
+        known = known_models()[run["model"]]
+        header = blueprint_from_config(known.config, known.alias).header()
+        subject = subjects_of(known.alias, [header], [run["quantization"]])[0]
+        plan = plan_subject(subject, machine, default_calibration(machine), Conditions())
+        print(f"{run['machine']}  {run['source']}")
+        speed = min(plan.speeds, key=lambda speed: abs(speed.depth_tok - run["depth_tok"]), default=None)
+        for kind, rate in (("tg", speed and speed.tg), ("pp", speed and speed.pp)):
+            if rate is not None and run[f"{kind}_tok_s"]:
+                predicted, measured = rate.tok_s, run[f"{kind}_tok_s"]
+                rows.append(Row(run["model"], run["quantization"], kind, run["depth_tok"], predicted, measured))
+                _show(rows[-1])
+    return _summary(rows)
 
 
 if __name__ == "__main__":

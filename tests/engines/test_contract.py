@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import scripted_model
+from native_engine import opener
 
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
 
+ENGINES = ("fake", "wheel", "native")
 CONTEXT_TOK = 512
 QUESTION = (Message("user", "What is quantization, and why does it make a model smaller?"),)
 GREEDY = Sampling(temperature=0.0)
@@ -36,10 +38,10 @@ TOOL: dict[str, Any] = {
 OTHER_TOOL: dict[str, Any] = {"type": "function", "function": {**TOOL["function"], "name": "other"}}
 
 
-@pytest.fixture(scope="module", params=["fake", "wheel"])
+@pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest, demo_model: Path) -> Iterator[Engine]:
     load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, threads=2)
-    opened: Engine = {"fake": fake, "wheel": wheel}[request.param].open_engine(load, None)
+    opened: Engine = opener(request.param)(load, None)
     yield opened
     opened.close()
 
@@ -61,8 +63,9 @@ def test_is_an_engine_and_a_tokenizer(engine: Engine) -> None:
 
 def test_progress_ends_at_one(engine: Engine, demo_model: Path) -> None:
     seen: list[float] = []
-    opener = fake.open_engine if engine.info.engine == "fake" else wheel.open_engine
-    with closing(opener(LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK), seen.append)):
+    name = "native" if engine.info.build.startswith("native") else engine.info.engine
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK)
+    with closing(opener(name.replace("llama.cpp", "wheel"))(load, seen.append)):
         pass
     assert seen[-1] == 1.0
     assert all(0.0 <= fraction <= 1.0 for fraction in seen)
@@ -153,11 +156,11 @@ def test_bad_json_schema_is_rejected(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "memory_needed"}}])
-@pytest.mark.parametrize("name", ["fake", "wheel"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_tool_call(name: str, choice: str | dict[str, Any], tmp_path: Path) -> None:
     path = scripted_model.write(tmp_path / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
     load = LoadRequest(model_path=path, context_tok=2048)
-    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+    with closing(opener(name)(load, None)) as engine:
         request = GenerateRequest(
             messages=QUESTION, tools=(TOOL, OTHER_TOOL), tool_choice=choice, sampling=GREEDY, max_tokens=200
         )
@@ -170,11 +173,11 @@ def test_tool_call(name: str, choice: str | dict[str, Any], tmp_path: Path) -> N
         assert isinstance(arguments["billions"], int) and isinstance(arguments["exact"], bool)
 
 
-@pytest.mark.parametrize("name", ["fake", "wheel"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_demanding_a_tool_that_is_not_there(name: str, tmp_path: Path) -> None:
     path = scripted_model.write(tmp_path / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
     choice = {"type": "function", "function": {"name": "absent"}}
-    with closing({"fake": fake, "wheel": wheel}[name].open_engine(LoadRequest(model_path=path), None)) as engine:
+    with closing(opener(name)(LoadRequest(model_path=path), None)) as engine:
         with pytest.raises(RequestRejected) as caught:
             run(engine, GenerateRequest(messages=QUESTION, tools=(TOOL,), tool_choice=choice))
         assert caught.value.hint
@@ -243,10 +246,10 @@ def test_requests_from_several_threads(engine: Engine) -> None:
     assert len(set(results)) == 1
 
 
-@pytest.mark.parametrize("name", ["fake", "wheel"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_embeddings(name: str, demo_model: Path) -> None:
     load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, embeddings=True)
-    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+    with closing(opener(name)(load, None)) as engine:
         assert isinstance(engine, Embedder)
         a, b, c = engine.embed(["what is a KV cache?", "what is a KV cache?", "天气怎么样"])
         assert abs(sum(x * x for x in a) - 1) < 1e-3
@@ -256,10 +259,10 @@ def test_embeddings(name: str, demo_model: Path) -> None:
         assert engine.embed([]) == []
 
 
-@pytest.mark.parametrize("name", ["fake", "wheel"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_reasoning_is_kept_apart(name: str, thinking_model: Path) -> None:
     load = LoadRequest(model_path=thinking_model, context_tok=CONTEXT_TOK)
-    with closing({"fake": fake, "wheel": wheel}[name].open_engine(load, None)) as engine:
+    with closing(opener(name)(load, None)) as engine:
         request = GenerateRequest(
             messages=QUESTION, max_tokens=16, sampling=GREEDY, template_options={"enable_thinking": True}
         )
@@ -271,9 +274,9 @@ def test_reasoning_is_kept_apart(name: str, thinking_model: Path) -> None:
         assert "".join(chunk.text for chunk in plain).strip()
 
 
-@pytest.mark.parametrize("name", ["fake", "wheel"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_closed_engine_says_so(name: str, demo_model: Path) -> None:
-    engine = {"fake": fake, "wheel": wheel}[name].open_engine(LoadRequest(model_path=demo_model, context_tok=256), None)
+    engine = opener(name)(LoadRequest(model_path=demo_model, context_tok=256), None)
     engine.close()
     engine.close()
     with pytest.raises(EngineCrashed):

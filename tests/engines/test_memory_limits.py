@@ -1,7 +1,8 @@
-"""Weights that do not fit into memory are mapped from the file, not copied."""
+"""What stands between a file and the engine: memory, and that it stays the file that was checked."""
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from bendi.engines import LoadRequest, open_engine
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.probes import dense_config
 from bendi.engines.random_weights import write_random_model
+from bendi.errors import ModelFileError
 from bendi.formats.blueprints import blueprint_from_config
 from bendi.messages import GenerateRequest
 from bendi.settings import load_settings
@@ -34,3 +36,11 @@ def test_a_copy_is_made_only_where_it_fits(repacked_model: Path, limit_bytes: in
         assert isinstance(engine, LlamaServerEngine) and engine.info.buffers is not None
         buffers = engine.info.buffers.weights_bytes_by_buffer
     assert ("CPU_REPACK" in buffers) == copied
+
+
+def test_a_file_changed_while_it_loads_is_not_used(demo_model: Path, tmp_path: Path) -> None:
+    """The engine opens the file by its name, after the gate has read it."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(demo_model.read_bytes())
+    with pytest.raises(ModelFileError, match="changed while"):
+        open_engine(LoadRequest(path, context_tok=512), load_settings(), lambda _fraction: os.utime(path))

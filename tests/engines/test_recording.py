@@ -17,7 +17,7 @@ import bendi
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, open_recorded_engine, wheel
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.errors import BendiError
-from bendi.hardware import detect_machine
+from bendi.hardware import detect_cpu, detect_machine
 from bendi.measured import MeasuredStore, history, machine_id
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
 from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates, to_json
@@ -29,7 +29,8 @@ QUESTION = GenerateRequest(
     messages=(Message("user", "What is quantization?"),), max_tokens=12, sampling=Sampling(temperature=0.0)
 )
 SECRET = "zyzzyva"
-RATES = TypeRates(5e9, 2e10, 1e10, 1e9)
+# Slower than any machine with this model, so that a busy machine is still within what is plausible.
+RATES = TypeRates(1e9, 4e9, 2e9, 1e9)
 CALIBRATION = Calibration(
     machine="",
     build="",
@@ -263,3 +264,18 @@ def test_nothing_of_an_unsaved_conversation_is_kept(settings: Settings) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert settings.measured_file.exists()
     assert b"measure" not in done.stderr
+
+
+def test_calibrated_threads_are_used(demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENDI_STATE", str(tmp_path))
+    settings, cores = load_settings(), detect_cpu().usable_cores
+    cpu = DeviceRates("x", cores + 3, {}, {}, 0.0, 0.0, 0.0, 0.0)
+    known = Calibration("here", "a build", "2026-11-21", 1.0, cpu, 1.0, 1.0, 1.0, 0.0, {cores: 0.5})
+    with closing(MeasuredStore(settings.measured_file)) as store:
+        store.save_calibration("here", "a build", to_json(known))
+    for asked, used in ((None, cores + 3), (1, 1)):
+        load = LoadRequest(demo_model, context_tok=512, threads=asked)
+        with closing(open_recorded_engine(load, settings)) as engine:
+            list(engine.generate(GenerateRequest(prompt="a", max_tokens=1)))
+        with closing(MeasuredStore(settings.measured_file)) as store:
+            assert store.loads()[0].threads == used

@@ -21,6 +21,8 @@ from bendi.planner import (
     CacheLayer,
     MemoryFacts,
     MemorySetup,
+    checkpoint_bytes,
+    checkpoint_count,
     context_that_fits,
     kv_bytes,
     memory_facts,
@@ -204,3 +206,19 @@ def test_quantized_cache_never_needs_more(setup: MemorySetup, cache: list[CacheL
     model = replace(QWEN3_0_6B, cache_layers=even, window_tok=window)
     plain = memory_needed(model, replace(setup, type_k="f16", type_v="f16"))
     assert memory_needed(model, setup).total_bytes <= plain.total_bytes
+
+
+def test_checkpoints_of_windows_are_bounded(tmp_path: Path) -> None:
+    """Gemma-3-12B: 40 layers with windows of 1024 and a batch of 512, 8 KV heads of 256 numbers: 480 MiB a copy, of
+    which the engine would keep 32."""
+    model = next(model for model in ALL_MODELS if model.name == "Gemma-3-12B")
+    facts, setup = facts_of(model, tmp_path), MemorySetup(32768)
+    one_bytes = 40 * 1536 * 2 * 8 * 256 * 2
+    assert checkpoint_count(facts, setup) == 1
+    assert checkpoint_bytes(facts, setup) == max(one_bytes, 512 * MIB)
+    assert checkpoint_count(facts, replace(setup, parallel=4)) == 1
+    assert checkpoint_bytes(facts, replace(setup, parallel=4)) == 4 * one_bytes
+
+
+def test_models_without_windows_need_no_checkpoints() -> None:
+    assert checkpoint_bytes(QWEN3_0_6B, MemorySetup(4096)) == 0

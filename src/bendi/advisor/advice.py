@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
+from bendi.advisor.learned import Learned
+from bendi.engines import registry
 from bendi.errors import StoreError, UsageError
 from bendi.hardware import Machine, detect_machine, machine_from_json, parse_machine
 from bendi.i18n import _
 from bendi.measured import MeasuredStore, machine_id
 from bendi.planner.calibration import Calibration, from_json
-from bendi.planner.placement import default_calibration
+from bendi.planner.placement import default_calibration, plan_subject
+from bendi.planner.plan import Plan
+from bendi.planner.subject import Conditions, Subject
 from bendi.settings import Settings
 
 _LARGEST_FILE_BYTES = 1 << 20
@@ -30,6 +34,12 @@ class Advice:
     measured: bool
     here: bool = True
     notes: tuple[str, ...] = ()
+    learned: Learned = field(default_factory=lambda: Learned(None))
+
+    def planned(self, subject: Subject, conditions: Conditions, key: str = "") -> Plan:
+        """The plan for `subject`, with what was learned from earlier answers. `key`: see `measured.model_key`."""
+        plan = plan_subject(subject, self.machine, self.calibration, replace(conditions, build=self.build))
+        return self.learned.applied(plan, key) if plan.calibrated else plan
 
 
 def advice_for(settings: Settings, machine: str | None = None) -> Advice:
@@ -38,7 +48,7 @@ def advice_for(settings: Settings, machine: str | None = None) -> Advice:
 
     Raises UsageError when the description cannot be used.
     """
-    build = engine_build()
+    build = engine_build(settings)
     if machine is not None:
         described = described_machine(machine)
         return Advice(described, default_calibration(described), build, measured=False, here=False)
@@ -46,7 +56,12 @@ def advice_for(settings: Settings, machine: str | None = None) -> Advice:
     this, notes = _usable(detected)
     calibration = _stored(settings, machine_id(detected), build, notes)
     return Advice(
-        this, calibration or default_calibration(this), build, measured=calibration is not None, notes=tuple(notes)
+        this,
+        calibration or default_calibration(this),
+        build,
+        measured=calibration is not None,
+        notes=tuple(notes),
+        learned=Learned(settings.measured_file, machine_id(detected), build) if calibration else Learned(None),
     )
 
 
@@ -78,8 +93,11 @@ def _usable(machine: Machine) -> tuple[Machine, list[str]]:
     return replace(machine, gpus=()), [note]
 
 
-def engine_build() -> str:
+def engine_build(settings: Settings) -> str:
     """The engine build that loads models, as it names itself."""
+    chosen = registry.engine_build(settings)
+    if chosen:
+        return chosen
     try:
         return f"xllamacpp {metadata.version('xllamacpp')}"
     except metadata.PackageNotFoundError:

@@ -17,7 +17,6 @@ from bendi.advisor.quality import Quality, quality_of, quantization_loss
 from bendi.advisor.ranking import Standing, speed_for, standing
 from bendi.hardware import Machine
 from bendi.i18n import _
-from bendi.planner.placement import plan_subject
 from bendi.planner.plan import WORKLOADS, Plan
 from bendi.planner.subject import Conditions, Subject
 from bendi.store.catalogue import packaged_names
@@ -199,7 +198,7 @@ class _Choice:
 
     def _standing(self, quantization: str) -> tuple[Plan, Standing]:
         subject = self._subjects[quantization]
-        plan = plan_subject(subject, self._advice.machine, self._advice.calibration, self._conditions)
+        plan = self._advice.planned(subject, self._conditions)
         lost = quantization_loss(quantization, self._model.parameters, self._type)
         return plan, standing(plan, self._quality.doublings, lost, thinking=self._model.thinking == "thinking")
 

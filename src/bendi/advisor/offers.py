@@ -9,11 +9,12 @@ from typing import Literal
 from bendi.advisor.catalogue_work import catalogue_subjects
 from bendi.advisor.shapes import file_type_of, parts_of_config, subjects_for
 from bendi.errors import UsageError
+from bendi.measured import model_key
 from bendi.planner.subject import Subject, offered, subjects_of
 from bendi.store import LocalModel, Store
 from bendi.store.catalogue import packaged_names
 from bendi.store.inspecting import Inspection, InspectOptions, inspect_model
-from bendi.store.known_models import known_models
+from bendi.store.known_models import KnownModel, known_models
 from bendi.store.names import AliasName, RepoName, format_name, parse_name
 from bendi.store.sources import list_remote, open_transport
 from bendi.store.variants import Variant, group
@@ -25,18 +26,21 @@ would have to be quantized first."""
 
 @dataclass(frozen=True)
 class Candidate:
-    """A quantization that could be planned. `name`: what to type for it; empty where there is nothing to type yet."""
+    """A quantization that could be planned. `name`: what to type for it; empty where there is nothing to type yet.
+    `key`: what measurements of it are kept under, empty where its tensors are not known."""
 
     subject: Subject
     availability: Availability
     name: str
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Candidates:
     """`title`: for people. `own`: the quantization that the name means, empty where it leaves that open. `others`:
     (label, bytes) of mixtures of a maker's own at the source, which only their headers tell. `received_bytes`: what
-    looking cost, None without a network. `model_type`: of the config, where known."""
+    looking cost, None without a network. `model_type`: of the config, where known. `known`: the model's entry in the
+    catalogue."""
 
     name: str
     title: str
@@ -47,6 +51,7 @@ class Candidates:
     received_bytes: int | None = None
     parameters: int = 0
     model_type: str = ""
+    known: KnownModel | None = None
 
 
 def candidates_of(store: Store, text: str, look: InspectOptions, file_types: Sequence[str] = ()) -> Candidates:
@@ -101,6 +106,7 @@ def _of_catalogue(alias: AliasName, subjects: Mapping[str, Subject], file_types:
         items=tuple(items),
         own=alias.quant or "",
         parameters=model.parameters,
+        known=model,
         model_type=str(model.config.get("model_type", "")),
     )
 
@@ -122,7 +128,7 @@ def _of_inspection(store: Store, found: Inspection, file_types: Sequence[str]) -
     own = subjects_of(found.name, found.parts)[0]
     label = found.local.label if found.local else found.remote.label if found.remote else ""
     own = replace(own, quantization=label or own.quantization, file_bytes=found.size_bytes or own.file_bytes)
-    first = Candidate(own, "here" if found.local else "there", found.name)
+    first = Candidate(own, "here" if found.local else "there", found.name, model_key(found.parts))
     siblings, others = _siblings(store, found)
     siblings.pop(own.quantization, None)
     for known in [label for label in siblings if file_type_of(label) is None]:

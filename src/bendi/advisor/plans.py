@@ -11,12 +11,10 @@ from bendi.advisor.quality import quality_of, quantization_loss
 from bendi.advisor.ranking import Standing, standing
 from bendi.errors import NotFoundError
 from bendi.i18n import _
-from bendi.planner.placement import plan_subject
 from bendi.planner.plan import Plan
 from bendi.planner.subject import Conditions
 from bendi.store import Store
 from bendi.store.inspecting import InspectOptions
-from bendi.store.known_models import known_models
 from bendi.store.names import typed
 
 _TROUBLE = {"here": 0.0, "there": 0.2, "unchecked": 0.25, "to_make": 1.0}
@@ -108,8 +106,8 @@ def run_command(plan: Plan, name: str) -> str:
 
 def _offer(item: Candidate, candidates: Candidates, advice: Advice, conditions: Conditions) -> Offer:
     subject = item.subject
-    plan = plan_subject(subject, advice.machine, advice.calibration, replace(conditions, build=advice.build))
-    known = known_models().get(candidates.name)
+    plan = advice.planned(subject, conditions, item.key)
+    known = candidates.known
     parameters = candidates.parameters or sum(group.total for group in subject.work.weights)
     lost = quantization_loss(subject.quantization, parameters, candidates.model_type)
     quality = quality_of(known, conditions.workload.name).doublings if known else log2(max(parameters, 1) / 1e9)

@@ -31,6 +31,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def talk_stream() -> Any:
+    """Where `say` writes."""
+    return sys.stderr
+
+
 def json_data(value: object) -> None:
     """`value` as JSON on stdout: UTF-8, indented, keys in the order given."""
     data(json.dumps(value, ensure_ascii=False, indent=2, default=str))

@@ -192,6 +192,8 @@ def _print(plans: ModelPlans, advice: Advice) -> None:
     print_columns(_columns(plans.offers))
     output.data("")
     output.data(_("Memory: {legend}. ± holds for four of five runs.").format(legend=bar_legend()))
+    load_error = max((offer.plan.load_error for offer in plans.offers), default=0.0)
+    output.data(_("Load: with the file in memory already - from the disk, ±{error:.0%}.").format(error=load_error))
     best = plans.recommended
     if best is not None:
         _print_best(best)

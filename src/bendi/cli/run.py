@@ -21,6 +21,7 @@ from bendi.chat.sessions import Session, SessionStore
 from bendi.chat.setup import Setup
 from bendi.cli import output
 from bendi.cli.answers import AnswerView, PlainView
+from bendi.cli.engine_hint import suggest_native
 from bendi.cli.job import PARAMETER_FLAGS, Job, read_job
 from bendi.cli.one_shot import ask_once, complete_once
 from bendi.cli.piped import read_piped
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
                 output.say(notice)
         job = read_job(args, piped, kept, personas, Store(settings))
         load = _loader(args, job, settings)
+        suggest_native(settings)
         if not job.prompt and (args.json or args.raw or not sys.stdin.isatty()):
             raise UsageError(
                 _("There is no question."),
@@ -123,7 +125,7 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[
                 bar.update(100 * fraction, 100)
 
             if args.no_save:
-                return open_engine(request, settings, show)
+                return open_engine(request, settings, show, output.say)
             return open_recorded_engine(request, settings, show, job.model_name, output.say)
 
     def load() -> Engine:

@@ -103,14 +103,16 @@ class LlamaServerEngine:
         rows = self._call("/v1/embeddings", {"input": list(texts)}, timeout_s=None)["data"]
         return [row["embedding"] for row in sorted(rows, key=lambda row: int(row["index"]))]
 
-    def next_token(self, prompt: Sequence[int], count: int) -> tuple[dict[int, float], int]:
-        """Log-probabilities of the `count` likeliest tokens after `prompt`, by number, before any sampling; and how
-        many of the prompt's tokens had to be computed for it."""
+    def next_token(self, prompt: Sequence[int], size: int, timeout_s: float = 60.0) -> tuple[dict[int, float], int]:
+        """Log-probabilities of all tokens of a vocabulary of `size` after `prompt`, by number; and how many of the
+        prompt's tokens had to be computed for it. Raises EngineError, also when it takes too long."""
         body = {
-            "prompt": list(prompt), "n_predict": 1, "n_probs": count, "temperature": 0.0, "samplers": ["temperature"],
-            "cache_prompt": True, "ignore_eos": False, "return_tokens": True,
+            "prompt": list(prompt), "n_predict": 1, "n_probs": size, "temperature": 0.0, "cache_prompt": True,
+            # The probabilities are those before any sampling, but are sent only with a token that is a whole
+            # character: the last one, rather than a byte.
+            "logit_bias": [[size - 1, 1000.0]],
         }  # fmt: skip
-        answer = self._call("/completion", body)
+        answer = self._call("/completion", body, timeout_s)
         (first,) = answer["completion_probabilities"]
         found = {int(row["id"]): float(row["logprob"]) for row in first["top_logprobs"]}
         return found, int(answer["timings"]["prompt_n"])

@@ -40,6 +40,7 @@ def open_engine(
     if on_progress:
         on_progress(1.0)
     try:
+        prepared.check_unchanged()
         return LlamaServerEngine(worker, load, ready, prepared)
     except BaseException:
         worker.close()
@@ -95,4 +96,5 @@ def _config(load: LoadRequest, prepared: Prepared, build: NativeBuild) -> dict[s
         "embeddings": load.embeddings,
         "memory_limit_bytes": prepared.memory_limit_bytes,
         "repack": prepared.repack,
+        "checkpoints": prepared.checkpoints,
     }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
-from bendi.errors import OutOfMemory
+from bendi.errors import ModelFileError, OutOfMemory
 from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_split, split_paths
 from bendi.hardware import detect_memory
 from bendi.i18n import _
@@ -14,6 +15,7 @@ from bendi.planner import (
     SYSTEM_RESERVE_BYTES,
     MemoryNeed,
     MemorySetup,
+    checkpoint_count,
     context_that_fits,
     memory_facts,
     memory_needed,
@@ -24,11 +26,16 @@ _DEFAULT_CONTEXT_TOK = 16384
 """Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
 
 
+Identity = tuple[int, int, int, int]
+"""Of a file: device, inode, size, time of the last change."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A load that may go ahead. `parts`: the model's files, resolved; `headers`: theirs. `weights_bytes`: their size on
     disk. `setup`, `need`: how the model is loaded, and the memory that takes by prediction. `repack`: the engine may
-    keep its own, faster copy of the weights, which cannot be paged out as the mapped file can."""
+    keep its own, faster copy of the weights, which cannot be paged out as the mapped file can. `checkpoints`: copies of
+    windows and states at earlier turns that it may keep of each conversation."""
 
     parts: tuple[Path, ...]
     headers: tuple[GgufFile, ...]
@@ -39,6 +46,22 @@ class Prepared:
     weights_bytes: int
     memory_limit_bytes: int
     repack: bool
+    checkpoints: int
+    identity: tuple[Identity, ...]
+
+    def check_unchanged(self) -> None:
+        """Raises ModelFileError when a file is not the one any more that was checked: the engine may have read another.
+        To be called when it is ready, before it is asked anything."""
+        if _identity(self.parts) != self.identity:
+            raise ModelFileError(
+                _("{path} was changed while it was being loaded.").format(path=self.parts[0]),
+                hint=_("Load it again when nothing writes to it any more."),
+            )
+
+
+def _identity(parts: Sequence[Path]) -> tuple[Identity, ...]:
+    found = [part.stat() for part in parts]
+    return tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns) for file in found)
 
 
 def prepare(load: LoadRequest) -> Prepared:
@@ -47,9 +70,10 @@ def prepare(load: LoadRequest) -> Prepared:
     Raises OutOfMemory when KV cache, state and buffers of the context asked for cannot fit. Weights larger than
     memory are allowed: they are mapped from the file, slowly.
     """
+    parts = [part.absolute() for part in split_paths(load.model_path)]
+    before = _identity([part for part in parts if part.exists()])
     headers = read_gguf_split(load.model_path)
     info, facts = model_info(*headers), memory_facts(*headers)
-    parts = [part.absolute() for part in split_paths(load.model_path)]
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
@@ -82,5 +106,7 @@ def prepare(load: LoadRequest) -> Prepared:
         context_tok=context_tok,
         weights_bytes=weights_bytes,
         memory_limit_bytes=limit_bytes,
+        checkpoints=checkpoint_count(facts, setup),
+        identity=before,
         repack=weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )

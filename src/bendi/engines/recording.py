@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.load_report import LoadReport
 from bendi.engines.protocol import Engine, LoadRequest
 from bendi.engines.registry import open_engine
 from bendi.errors import StoreError
-from bendi.hardware import detect_machine
+from bendi.hardware import detect_cpu, detect_machine
 from bendi.measured import AnswerRecord, Buffers, LoadRecord, MeasuredStore, machine_id, model_key
 from bendi.messages import Chunk, Usage
 from bendi.planner.calibration import Calibration, from_json
@@ -38,12 +39,30 @@ def open_recorded(
 ) -> Engine:
     """As `engines.open_recorded_engine`, which loads this module only when it is needed."""
     machine = _MachineId()
+    if load.threads is None:
+        load = replace(load, threads=_best_threads(settings))
     started_s = time.perf_counter()
     engine = open_engine(load, settings, on_progress, on_notice)
     if isinstance(engine, LlamaServerEngine):
         opened = Opened(load, engine, name, time.perf_counter() - started_s)
         engine.observer = Recorder(MeasuredStore(settings.measured_file), opened, machine.wait, on_notice)
     return engine
+
+
+def _best_threads(settings: Settings) -> int | None:
+    """The number that calibration found to be the fastest with as many cores as there are now; None without one."""
+    if not settings.measured_file.exists():
+        return None
+    cores = detect_cpu().usable_cores
+    with closing(MeasuredStore(settings.measured_file)) as store:
+        for row in store.calibrations():
+            try:
+                calibration = from_json(row.text)
+            except StoreError:
+                continue
+            if max(calibration.threads_tried, default=calibration.cpu.threads) == cores:
+                return calibration.cpu.threads
+    return None
 
 
 @dataclass(frozen=True)

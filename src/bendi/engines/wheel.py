@@ -34,6 +34,7 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
         "embeddings": load.embeddings,
         "memory_limit_bytes": prepared.memory_limit_bytes,
         "repack": prepared.repack,
+        "checkpoints": prepared.checkpoints,
     }
     worker = WorkerProcess(worker_command("bendi.engines.worker"), config)
 
@@ -45,6 +46,7 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
     if on_progress:
         on_progress(1.0)
     try:
+        prepared.check_unchanged()
         return LlamaServerEngine(worker, load, ready, prepared)
     except BaseException:
         worker.close()

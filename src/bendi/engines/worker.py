@@ -43,6 +43,7 @@ class WorkerConfig:
     embeddings: bool = False
     memory_limit_bytes: int = 0
     repack: bool = True
+    checkpoints: int = 1
     parent_pid: int = 0
 
 
@@ -104,6 +105,7 @@ def _parameters(config: WorkerConfig) -> Any:
     elif config.flash_attention is not None:
         word = "ENABLED" if config.flash_attention else "DISABLED"
         params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
+    params.n_ctx_checkpoints = config.checkpoints
     params.no_extra_bufts = not config.repack
     params.embedding = config.embeddings
     if config.embeddings:

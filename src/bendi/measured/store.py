@@ -12,7 +12,7 @@ from typing import Any
 
 from bendi.measured.database import Database
 from bendi.measured.records import AnswerRecord, Buffers, CalibrationRow, LoadRecord
-from bendi.measured.residual import Residual, ratio_between, ratio_of
+from bendi.measured.residual import Ratio, Residual, ratio_between, ratio_of
 
 KEPT_ROWS = 5000
 _LEAST_PROMPT_TOK = 16
@@ -119,6 +119,16 @@ class MeasuredStore:
             return _residual(_compared(connection, " AND ".join(where), values), one_model=model_key is not None)
 
         return self._database.read(ask, Residual())
+
+    def load_ratio(self, machine_id: str, build: str) -> Ratio:
+        """How much longer loads took than the present calibration predicts for files in the page cache; what is longer
+        than from the disk is taken for a load from there and left out. Each model counts once."""
+        ratios: defaultdict[str, list[float]] = defaultdict(list)
+        for load in self.loads():
+            warm_s, cold_s = load.predicted_load_s, load.predicted_cold_load_s
+            if (load.machine_id, load.build) == (machine_id, build) and warm_s and cold_s and load.load_s < cold_s:
+                ratios[f"{load.model_key} {load.quantization}"].append(load.load_s / warm_s)
+        return ratio_between(ratios)
 
     def residual_levels(
         self, machine_id: str, build: str, model_key: str, quantization: str

@@ -4,7 +4,15 @@ Knows formulas: what a model needs in memory. Does not read files or machines, d
 of facts that `formats` and `hardware` provide.
 """
 
-from bendi.planner.memory import SYSTEM_RESERVE_BYTES, MemoryNeed, context_that_fits, kv_bytes, memory_needed
+from bendi.planner.memory import (
+    SYSTEM_RESERVE_BYTES,
+    MemoryNeed,
+    checkpoint_bytes,
+    checkpoint_count,
+    context_that_fits,
+    kv_bytes,
+    memory_needed,
+)
 from bendi.planner.memory_facts import CacheLayer, MemoryFacts, memory_facts
 from bendi.planner.memory_setup import MemorySetup
 
@@ -14,6 +22,8 @@ __all__ = [
     "MemoryFacts",
     "MemoryNeed",
     "MemorySetup",
+    "checkpoint_bytes",
+    "checkpoint_count",
     "context_that_fits",
     "kv_bytes",
     "memory_facts",

@@ -12,13 +12,13 @@ from bendi.planner.gpu_specs import gpu_specs
 
 _DISK_BYTES_S: Mapping[str, float] = {"ssd": 1.5e9, "hdd": 0.12e9, "unknown": 0.5e9}
 """Reading a large file: SATA and NVMe drives lie between 0.5 and 7 GB/s."""
-_CORE_READ_BYTES_S = 12e9
+_CORE_READ_BYTES_S = 16e9
 """What one core can have in flight, whatever the memory could deliver."""
 _ISA_RATES: tuple[tuple[str, float, float], ...] = (
     ("amx_int8", 8e9, 70e9),
-    ("avx512_vnni", 8e9, 45e9),
-    ("avx_vnni", 7e9, 35e9),
-    ("avx2", 6e9, 25e9),
+    ("avx512_vnni", 13e9, 45e9),
+    ("avx_vnni", 10e9, 35e9),
+    ("avx2", 8e9, 25e9),
     ("avx", 3e9, 8e9),
     ("i8mm", 7e9, 30e9),
     ("dotprod", 5e9, 15e9),
@@ -26,8 +26,8 @@ _ISA_RATES: tuple[tuple[str, float, float], ...] = (
     ("lasx", 4e9, 10e9),
 )
 """By the best instruction set: bytes of weights that a core converts and multiplies in a second while generating, and
-weights times tokens with a long prompt. Two cores of a Sapphire Rapids server with an AVX2 build of llama.cpp reached
-6.5e9 and 41e9 to 59e9 each."""
+weights times tokens with a long prompt. With an AVX2 build of llama.cpp, each of two cores of a Sapphire Rapids server
+reached 6.5e9 and 41e9 to 59e9, each of two Zen 5 cores 20e9 and 53e9: such figures are good to a factor of two."""
 _NO_ISA = (0.8e9, 1.5e9)
 _TYPE_SHARES: Mapping[str, tuple[float, float]] = {
     "F32": (1.0, 0.35),

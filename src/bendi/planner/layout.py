@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from bendi.planner.compute_buffer import compute_bytes
 from bendi.planner.devices import WORKER_BYTES, Devices
-from bendi.planner.memory import kv_bytes
+from bendi.planner.memory import checkpoint_bytes, kv_bytes
 from bendi.planner.memory_setup import MemorySetup
 from bendi.planner.plan import DeviceShare
 from bendi.planner.subject import Subject
@@ -52,7 +52,7 @@ class Layout:
         self._largest_experts = max((layer.expert_bytes for layer in layers), default=0) * 2 // 3
         self._largest_rest = max((layer.size_bytes - layer.expert_bytes for layer in layers), default=0) // 2
         self._inputs_bytes = 2 * setup.n_ubatch * facts.embedding_length * _F32_BYTES
-        self._output_bytes = facts.vocab_size * _F32_BYTES * setup.parallel
+        self._output_bytes = facts.vocab_size * _F32_BYTES * setup.parallel + checkpoint_bytes(facts, setup)
 
     def weights_between(self, start: int, end: int, cpu_experts: int) -> int:
         """Of the layers from `start` to before `end`, without the experts of the first `cpu_experts` layers."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bendi.formats import TENSOR_TYPES_BY_NAME
 from bendi.planner.compute_buffer import compute_bytes, compute_is_exact
@@ -12,6 +12,9 @@ from bendi.units import MIB
 
 SYSTEM_RESERVE_BYTES = 256 * MIB
 """Kept free for the worker itself (its code, the vocabulary) and for the rest of the system."""
+CHECKPOINTS_BYTES = 512 * MIB
+"""Room for copies of windows and recurrent states at earlier turns, unless one copy needs more."""
+_MOST_CHECKPOINTS, _LEAST_CHECKPOINTS = 32, 1
 _F32_BYTES = 4
 _CELLS = 256
 _SMALLEST_CONTEXT_TOK = 512
@@ -23,7 +26,8 @@ class MemoryNeed:
 
     `exact`: the engine allocates these sizes, to within 1 % or 16 MiB. Otherwise `compute_bytes` is a bound from above
     where it was compared with the engine and a generous guess elsewhere; so is `kv_bytes` for an architecture with a
-    cache of its own kind.
+    cache of its own kind. `checkpoint_bytes`: copies of windows and states at earlier turns, which cannot be rolled
+    back; they are made while it works, so it is a bound.
     """
 
     weights_bytes: int
@@ -32,11 +36,13 @@ class MemoryNeed:
     compute_bytes: int
     output_bytes: int
     exact: bool
+    checkpoint_bytes: int = 0
 
     @property
     def beside_weights_bytes(self) -> int:
         """What must stay in memory however the weights are read."""
-        return self.kv_bytes + self.recurrent_state_bytes + self.compute_bytes + self.output_bytes
+        buffers_bytes = self.compute_bytes + self.output_bytes + self.checkpoint_bytes
+        return self.kv_bytes + self.recurrent_state_bytes + buffers_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -53,7 +59,27 @@ def memory_needed(model: MemoryFacts, setup: MemorySetup) -> MemoryNeed:
         compute_bytes=compute_bytes(model, setup),
         output_bytes=outputs * _F32_BYTES * setup.parallel,
         exact=model.known_cache and compute_is_exact(model, setup),
+        checkpoint_bytes=checkpoint_bytes(model, setup),
     )
+
+
+def checkpoint_count(model: MemoryFacts, setup: MemorySetup) -> int:
+    """How many checkpoints the engine may keep of each conversation."""
+    one_bytes = _one_checkpoint_bytes(model, setup) * setup.parallel
+    fitting = CHECKPOINTS_BYTES // one_bytes if one_bytes else _MOST_CHECKPOINTS
+    return max(min(fitting, _MOST_CHECKPOINTS), _LEAST_CHECKPOINTS)
+
+
+def checkpoint_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
+    """Bytes of all checkpoints of all conversations at most. Source: llama.cpp `tools/server/server-context.cpp`."""
+    one_bytes = _one_checkpoint_bytes(model, setup) * setup.parallel
+    return max(min(_MOST_CHECKPOINTS * one_bytes, CHECKPOINTS_BYTES), _LEAST_CHECKPOINTS * one_bytes)
+
+
+def _one_checkpoint_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
+    windows = tuple(layer for layer in model.cache_layers if layer.window)
+    one = replace(setup, parallel=1)
+    return kv_bytes(replace(model, cache_layers=windows), one) + model.state_numbers * _F32_BYTES
 
 
 def kv_bytes(model: MemoryFacts, setup: MemorySetup) -> int:

@@ -85,7 +85,7 @@ def plan_without_room(task: Task, conditions: Conditions) -> Plan:
 def _processor_share(task: Task, found: Found) -> DeviceShare:
     need = memory_needed(task.subject.facts, task.setup(found.context_tok, found.types, BATCH_TOK))
     cache_bytes = need.kv_bytes + need.recurrent_state_bytes
-    return _share(task, need.weights_bytes, need.compute_bytes + need.output_bytes, cache_bytes)
+    return _share(task, need.weights_bytes, need.beside_weights_bytes - cache_bytes, cache_bytes)
 
 
 def _share(task: Task, weights_bytes: int, buffers_bytes: int, cache_bytes: int) -> DeviceShare:

@@ -8,6 +8,8 @@ from typing import Literal
 from bendi.planner.memory import MemoryNeed
 from bendi.planner.speed import Rate
 
+LOAD_ERROR = 0.7
+"""Files differ in how they lie in the page cache, and the engine in how it repacks them."""
 Verdict = Literal["fits", "slow", "does_not_fit"]
 """`"slow"`: the weights are larger than memory and are read from the disk again for every token."""
 
@@ -92,7 +94,9 @@ class Plan:
 
     `model`: a resolvable name. `quantization`: a name such as `"Q4_K_M"`; `file_bytes`: size of that file. `build`: the
     engine build. `memory`: the need on one device; `shares`: what each device gets, main memory first. `request_s`,
-    `ttft_s`: predicted for `workload`, with relative error `error`. `reasons`: why this choice, translated.
+    `ttft_s`: predicted for `workload`, with relative error `error`; loading takes between 1 - `load_error` and
+    1 + `load_error` times `load_warm_s` (file in the page cache) or `load_cold_s` (on the disk). `reasons`: why this
+    choice, translated.
     """
 
     model: str
@@ -111,4 +115,5 @@ class Plan:
     load_cold_s: float
     error: float
     calibrated: bool
+    load_error: float = LOAD_ERROR
     reasons: tuple[str, ...] = ()

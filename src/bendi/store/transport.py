@@ -19,14 +19,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, TypeVar
-
-import httpx
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bendi.errors import DownloadError
 from bendi.formats.json_scan import bounded_json
 from bendi.i18n import _
+from bendi.lazy import lazily
 from bendi.units import MIB, format_duration
+
+if TYPE_CHECKING:
+    import httpx
+else:
+    httpx = lazily("httpx")  # looking at a model of this machine must not wait for it
 
 USER_AGENT = "bendi/0.1"
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -124,6 +128,8 @@ class Transport:
         self.options = options or DownloadOptions()
         self._tokens = {origin(endpoint): token for endpoint, token in (tokens or {}).items()}
         self._offline = offline
+        # Threads that met at its first use would find the library half imported.
+        self._client_type = httpx.Client
         self._client: httpx.Client | None = None
 
     def __enter__(self) -> Transport:
@@ -218,7 +224,7 @@ class Transport:
         if self._offline:
             raise offline_error(url)
         if self._client is None:
-            self._client = _client(self.options)
+            self._client = _client(self._client_type, self.options)
         self._client.cookies.clear()
         authorization = self.authorization(url)
         extra = {"Authorization": authorization} if authorization else {}
@@ -281,9 +287,9 @@ def certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _client(options: DownloadOptions) -> httpx.Client:
+def _client(client_type: type[httpx.Client], options: DownloadOptions) -> httpx.Client:
     try:
-        return httpx.Client(
+        return client_type(
             verify=certificates(),
             follow_redirects=False,
             timeout=httpx.Timeout(options.stall_s, connect=options.connect_s),
