@@ -79,3 +79,20 @@ def test_too_small_for_anything(bendi: Run, model: Path, monkeypatch: pytest.Mon
     code, out, err = ask(bendi, model)
     assert code == 9 and not out
     assert "does not fit" in err and "Traceback" not in err
+
+
+@pytest.fixture(scope="module")
+def large_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """560 MB of weights."""
+    blueprint = blueprint_from_config({**CONFIG, "num_hidden_layers": 64}, "Large")
+    types = ["Q8_0" if default == "F16" else default for default in blueprint.default_types()]
+    return write_random_model(tmp_path_factory.mktemp("models") / "large-Q8_0.gguf", blueprint, types)
+
+
+def test_larger_than_memory_is_slow_and_says_so(bendi: Run, large_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit bounds what the worker may own; mapped weights are not its own, so it really runs."""
+    monkeypatch.setenv("BENDI_WORKER_MEMORY", "900MiB")
+    code, out, err = ask(bendi, large_model, "--context", "512")
+    assert code == 0, err
+    assert out.strip()
+    assert "larger than memory" in err and "tok/s" in err

@@ -196,6 +196,8 @@ esac
 @pytest.fixture
 def toolchain(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Path:
     """cmake and ninja that only pretend, before the real compilers in PATH; and a source that is there already."""
+    if not shutil.which("g++") and not shutil.which("clang++"):
+        pytest.skip("there is no compiler")
     tools = tmp_path / "tools"
     tools.mkdir()
     write_tool(tools / "cmake", 'echo "configured" >> "$LOG_HERE"; echo ok')

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import hostile_server
 import pytest
-from native_engine import needed_build
+from native_engine import CACHE, needed_build
 
 from bendi.engines import LoadRequest, native, sandbox, transport
 from bendi.engines.llama_http import LlamaServerEngine
@@ -183,8 +183,9 @@ def test_it_reads_nothing_that_it_does_not_need(settings: Settings, tmp_path: Pa
 
 def test_killing_bendi_ends_the_server(build: NativeBuild, demo_model: Path) -> None:
     code = f"""
-import sys, time
+import os, sys, time
 from pathlib import Path
+os.environ["BENDI_TEST_NATIVE_CACHE"] = {str(CACHE)!r}
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from native_engine import needed_build
 from bendi.engines import LoadRequest, native

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from bendi.advisor.learned import Learned
@@ -98,10 +98,12 @@ def engine_build(settings: Settings) -> str:
     chosen = registry.engine_build(settings)
     if chosen:
         return chosen
-    try:
-        return f"xllamacpp {metadata.version('xllamacpp')}"
-    except metadata.PackageNotFoundError:
+    found = find_spec("xllamacpp")
+    if found is None or found.origin is None:
         return ""
+    # importlib.metadata would know, but takes longer to import than a whole plan.
+    versions = [path.name.split("-")[1] for path in Path(found.origin).parent.parent.glob("xllamacpp-*.dist-info")]
+    return f"xllamacpp {versions[0].removesuffix('.dist')}" if len(versions) == 1 else ""
 
 
 def _machine_part(content: str) -> str:

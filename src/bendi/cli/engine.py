@@ -16,7 +16,7 @@ from bendi.engines.calibrate import calibrate
 from bendi.engines.native_build import build as make_build
 from bendi.engines.native_builds import NativeBuild
 from bendi.engines.native_proof import Trial, prove
-from bendi.engines.native_recipe import DEFAULT_RECIPE, RECIPES, SERVER, TARGETS
+from bendi.engines.native_recipe import DEFAULT_RECIPE, RECIPES, SMALL_TARGETS, TARGETS
 from bendi.errors import BendiError, EngineUnsupported
 from bendi.hardware import detect_machine
 from bendi.i18n import _
@@ -33,13 +33,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     recipes_help = "; ".join(f"{recipe.name}: {_(recipe.summary)}" for recipe in RECIPES.values())
     building.add_argument("--recipe", choices=tuple(RECIPES), default=DEFAULT_RECIPE, help=recipes_help)
     building.add_argument("--again", action="store_true", help=_("build even when this build is there"))
-    building.add_argument("--server-only", action="store_true", help=_("without the tools that quantize and measure"))
+    building.add_argument("--small", action="store_true", help=_("only llama-server and llama-quantize"))
     building.add_argument("--no-calibrate", action="store_true", help=_("do not measure its speed"))
     building.add_argument("--no-use", action="store_true", help=_("do not use it yet"))
     listing = verbs.add_parser("list", help=_("the builds, their state and speed; the one in use is marked"))
     testing = verbs.add_parser("test", help=_("compare what a build computes with the wheel, again"))
     testing.add_argument("build", nargs="?", default="", metavar="ID", help=_("all builds, if left out"))
-    testing.add_argument("--quick", action="store_true", help=_("only the most used types of weights; keeps nothing"))
+    testing.add_argument(
+        "--quick", action="store_true", help=_("only the most used types of weights; only a failure is kept")
+    )
     using = verbs.add_parser("use", help=_("load models with this build from now on"))
     using.add_argument("build", metavar="ID|wheel", help=_("a name from `bendi engine list`, or `wheel`"))
     removing = verbs.add_parser("remove", help=_("delete a build"))
@@ -65,13 +67,14 @@ def _build(args: argparse.Namespace, settings: Settings) -> int:
         output.say(
             _("Note: BENDI_ENGINE={name} decides which engine runs, whatever is built.").format(name=settings.engine)
         )
-    targets = (SERVER,) if args.server_only else TARGETS
+    targets = SMALL_TARGETS if args.small else TARGETS
     try:
         with output.progress(_("building"), unit="items") as bar:
             made = make_build(settings, args.recipe, bar.update, targets, again=args.again)
     except KeyboardInterrupt:
         output.say("")
-        output.say(_("What is compiled is kept. To go on: {command}").format(command="bendi engine build"))
+        again = f"bendi engine build --recipe {args.recipe}" + (" --small" if args.small else "")
+        output.say(_("What is compiled is kept. To go on: {command}").format(command=again))
         raise
     output.say(
         _("{name}: built in {time} with {compiler}").format(
@@ -87,7 +90,7 @@ def _build(args: argparse.Namespace, settings: Settings) -> int:
         output.say(
             _("{name} is used from now on. Back to the wheel: bendi engine use wheel").format(name=made.build_id)
         )
-    if not args.no_calibrate:
+    if not args.no_calibrate and (args.again or not build_row(settings, made).speed):
         _calibrate(made, settings)
     return _show([made], settings, as_json=args.json)
 

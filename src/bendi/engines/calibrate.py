@@ -22,13 +22,13 @@ from bendi.errors import StoreError
 from bendi.formats import TENSOR_TYPES_BY_NAME
 from bendi.hardware import Cpu, detect_machine
 from bendi.i18n import N_, _
-from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates
+from bendi.planner.calibration import FAR_TOK, AttentionRates, Calibration, DeviceRates, TypeRates
 from bendi.settings import Settings
 from bendi.units import GIB, format_size
 
 BUDGET_S = 55.0
 _NEEDED_BYTES = GIB
-_DEPTH_TOK = 1024
+_DEPTH_TOK, _FAR_DEPTH_TOK = 1024, 6144
 _CACHED_WEIGHTS_FACTOR = 1.4
 """Small models stay in the CPU's caches and are read faster than from memory; by so much, roughly."""
 
@@ -218,8 +218,19 @@ class _Run:
         for heads in _HEADS:
             self._report(_("attention"))
             results.append(self._run(_attention_probe(heads, "f16", _DEPTH_TOK, 256)))
-        self._found.attention["f16"] = solve_attention(results)
+        self._found.attention["f16"] = replace(solve_attention(results), prompt_far=self._far())
         self._plain_slope = _slope(results[1])
+
+    def _far(self) -> float:
+        """How much slower attention of prompts gets where keys and values have left the caches."""
+        self._report(_("attention, far"))
+        near, far = (
+            self._run(Probe("far", dense_config(2, 256, 256, _HEADS[0]), "Q8_0", depth, prompt_tok=128, answer_tok=2))
+            for depth in (_DEPTH_TOK, _FAR_DEPTH_TOK)
+        )
+        near_s, far_s = (_slope(result)[1] * result.depth_tok for result in (near, far))
+        slope_s = near_s / _DEPTH_TOK
+        return min(max((far_s - slope_s * FAR_TOK) / (_FAR_DEPTH_TOK - FAR_TOK) / slope_s, 1.0), 3.0)
 
     def _cache(self, kv_type: str) -> None:
         """Attention to a quantized KV cache: one probe, the others in proportion."""
@@ -331,6 +342,7 @@ def scaled(rates: AttentionRates, slopes: tuple[float, float], plain: tuple[floa
         rates.generation_cache_s * generation,
         rates.prompt_head_s * prompt,
         rates.prompt_query_s * prompt,
+        rates.prompt_far,
     )
 
 

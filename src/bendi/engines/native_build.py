@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,7 +90,9 @@ def build(
         report(0, 0, _("fetching the source"))
         took_s = _compiled(job, source(folder / "source", settings.offline), report)
         made = _installed(settings, job, took_s)
-        shutil.rmtree(job.work, ignore_errors=True)
+        # The package stays: it is unpacked again in seconds.
+        for done_with in (job.work, source_folder(folder / "source")):
+            shutil.rmtree(done_with, ignore_errors=True)
         return made
 
 
@@ -108,7 +110,7 @@ def _prepared(settings: Settings, recipe: str, targets: tuple[str, ...], report:
         report(0, 0, _("fetching a compiler"))
         compiler = fetch_zig(folder / "tools", settings.offline)
     repairs = tuple(defects_of(compiler, cpu.isa))
-    gpus = gpu_options(detect_gpus(), _system())
+    gpus = gpu_options(detect_gpus() if chosen.gpu else (), _system())
     configuration = Configuration(
         recipe=recipe,
         source_sha256=SOURCE.sha256,
@@ -263,23 +265,8 @@ def _installed(settings: Settings, job: Job, took_s: float) -> NativeBuild:
     return native_builds.install(settings, manifest, paths)
 
 
-def forget_source(settings: Settings) -> None:
-    """Removes the unpacked source and unfinished builds: only the package itself stays."""
-    folder = engines_folder(settings)
-    with locked(folder / ".lock", wait=False):
-        shutil.rmtree(source_folder(folder / "source"), ignore_errors=True)
-        shutil.rmtree(folder / "work", ignore_errors=True)
-
-
 def _number(path: Path) -> float:
     try:
         return float(path.read_text("utf-8"))
     except (OSError, ValueError):
         return 0.0
-
-
-def describe_options(options: Mapping[str, str]) -> list[str]:
-    """The options that are on, for people."""
-    return sorted(
-        name.removeprefix("GGML_") for name, value in options.items() if name.startswith("GGML_") and value == "ON"
-    )

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bendi.engines.native_recipe import SERVER
+from bendi.engines.registry import BUILDS_FOLDER
 from bendi.errors import EngineUnsupported, NotFoundError, StoreError, UsageError
-from bendi.formats.json_scan import bounded_json
+from bendi.formats.json_scan import bounded_json_file
 from bendi.hardware import Cpu, detect_cpu
 from bendi.i18n import _
 from bendi.settings import Settings
@@ -112,7 +113,7 @@ class Choice:
 
 
 def engines_folder(settings: Settings) -> Path:
-    return settings.cache_dir / "engines"
+    return settings.cache_dir / BUILDS_FOLDER
 
 
 def fingerprint(cpu: Cpu | None = None) -> str:
@@ -325,16 +326,15 @@ def _read(folder: Path) -> NativeBuild | None:
 
 
 def _table(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        table: dict[str, Any] = bounded_json(file.read(_LARGEST_FILE_BYTES))
-    if table.pop("format") != FORMAT:
+    table: Any = bounded_json_file(path, _LARGEST_FILE_BYTES)
+    if not isinstance(table, dict) or table.pop("format") != FORMAT:
         raise ValueError("format")
     return table
 
 
 def _manifest(table: dict[str, Any]) -> Manifest:
     programs = {str(name): Program(**row) for name, row in table.pop("programs").items()}
-    sequences = {name: tuple(table.pop(name)) for name in ("isa", "flags", "repairs")}
+    sequences: dict[str, Any] = {name: tuple(table.pop(name)) for name in ("isa", "flags", "repairs")}
     return Manifest(programs=programs, **sequences, **table)
 
 

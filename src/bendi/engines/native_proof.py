@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -24,19 +25,19 @@ from bendi.engines.native_proof_cases import CONTEXT_TOK, VOCABULARY, Case, case
 from bendi.engines.native_recipe import SERVER
 from bendi.engines.protocol import LoadRequest
 from bendi.engines.random_weights import write_random_model
-from bendi.errors import EngineError, StoreError
+from bendi.errors import EngineError, OutOfMemory, StoreError
 from bendi.formats.blueprints import blueprint_from_config
 from bendi.hardware import detect_cpu
 from bendi.i18n import N_, _
-from bendi.messages import GenerateRequest, Message, Sampling
+from bendi.messages import Cancellation, GenerateRequest, Message, Sampling
 from bendi.settings import Settings
 from bendi.store.disk import make_folder, store_error
 
-KL_LIMIT = 0.002
-"""Kullback-Leibler divergence from the wheel's probabilities, in nats. How it was found is in `docs/log.md`: right
-builds stay below a tenth of it, a kernel that errs in one weight of a hundred is far above."""
-LOGPROB_LIMIT = 0.25
-"""Largest difference of a token's log-probability, in nats, for the same reason."""
+KL_LIMIT = 0.001
+"""Kullback-Leibler divergence from the wheel's probabilities, in nats. The wheel differs from itself, with another
+number of threads or without flash attention, by up to half of it; a right AVX-512 build from the wheel by a twelfth."""
+LOGPROB_LIMIT = 0.2
+"""Largest difference of a token's log-probability, in nats. The wheel differs from itself by up to half of it."""
 DEMO_MODEL = Path(__file__).parent.parent / "assets" / "demo.gguf"
 FACTS = (
     ("Why does memory bandwidth decide how fast a model generates text?", ("memory",)),
@@ -44,6 +45,7 @@ FACTS = (
 )
 """Questions that the built-in model was trained to answer, and what a right answer contains."""
 _PATIENCE_S = 60.0
+_DEMO = N_("the built-in model")
 _TORN = (EngineError, ValueError, KeyError, TypeError, IndexError)
 
 OnProgress = Callable[[int, int, str], None]
@@ -82,10 +84,10 @@ class Trial:
 def prove(
     build: NativeBuild, settings: Settings, on_progress: OnProgress | None = None, trial: Trial | None = None
 ) -> NativeBuild:
-    """`build` with what came of its proof, which is kept beside it.
+    """`build` with what came of its proof, which is kept beside it; a quick one only when it failed.
 
-    Raises StoreError when the models cannot be written, EngineError when the wheel itself does not work here. What the
-    build does wrong is not an error but the result.
+    Raises StoreError when the models cannot be written, EngineError when the wheel itself does not work here,
+    OutOfMemory. What the build does wrong is not an error but the result.
     """
     trial = trial or Trial()
     report = on_progress or (lambda _done, _total, _label: None)
@@ -101,7 +103,7 @@ def prove(
         for done, case in enumerate(todo):
             report(done, len(todo) + 1, case.name)
             run.compare(case)
-        report(len(todo), len(todo) + 1, _("the built-in model"))
+        report(len(todo), len(todo) + 1, _(_DEMO))
         run.ask_facts()
     except _Refused as error:
         reason = str(error)
@@ -119,6 +121,9 @@ def prove(
         cases=run.done,
         worst={"kl": run.worst.kl, "logprob": run.worst.logprob},
     )
+    if trial.quick and proof.proven:
+        # Too little to trust it; but one failure is enough.
+        return NativeBuild(build.folder, build.manifest, proof)
     return native_builds.save_proof(build, proof)
 
 
@@ -137,14 +142,12 @@ class _Run:
         path = write_model(case, self.folder)
         try:
             load = load_request(case, path, self.patience_s)
-            expected = answers(lambda wanted: wheel.open_engine(wanted), load, self.patience_s)
-            try:
-                found = answers(self.open_candidate, load, self.patience_s)
-            except _TORN as error:
-                raise _Refused(f"{case.name}: {_told(error)}") from error
+            for series in range(case.attempts):
+                distance = self._measured(case, load, series)
+                if distance.tolerable:
+                    break
         finally:
             path.unlink(missing_ok=True)
-        distance = farthest(expected, found)
         self.worst.widen(distance)
         self.done += 1
         if not distance.tolerable:
@@ -154,6 +157,16 @@ class _Run:
                 ).format(case=case.name, kl=distance.kl, logprob=distance.logprob)
             )
 
+    def _measured(self, case: Case, load: LoadRequest, series: int) -> Distance:
+        expected = answers(wheel.open_engine, load, self.patience_s, series)
+        try:
+            found = answers(self.open_candidate, load, self.patience_s, series)
+        except OutOfMemory:
+            raise  # The machine's fault, not the build's.
+        except _TORN as error:
+            raise _Refused(f"{case.name}: {_told(error)}") from error
+        return farthest(expected, found, case.spared)
+
     def ask_facts(self) -> None:
         """The built-in model must still know what it was trained to know."""
         load = LoadRequest(DEMO_MODEL, context_tok=CONTEXT_TOK, load_timeout_s=self.patience_s)
@@ -161,16 +174,22 @@ class _Run:
             request = GenerateRequest(
                 messages=(Message("user", question),), max_tokens=160, sampling=Sampling(temperature=0.0)
             )
+            cancel = Cancellation()
+            timer = threading.Timer(self.patience_s, cancel.cancel)
+            timer.start()
             try:
                 with closing(self.open_candidate(load)) as engine:
-                    text = "".join(chunk.text for chunk in engine.generate(request))
+                    text = "".join(chunk.text for chunk in engine.generate(request, cancel))
+            except OutOfMemory:
+                raise
             except _TORN as error:
                 raise _Refused(f"{_(_DEMO)}: {_told(error)}") from error
+            finally:
+                timer.cancel()
+            if cancel.cancelled:
+                raise _Refused(f"{_(_DEMO)}: " + _("The engine did not answer in time."))
             if not all(word in text for word in words):
                 raise _Refused(_("the built-in model answers nonsense: {text}").format(text=text[:120]))
-
-
-_DEMO = N_("the built-in model")
 
 
 def write_model(case: Case, folder: Path) -> Path:
@@ -197,11 +216,12 @@ def load_request(case: Case, path: Path, patience_s: float = _PATIENCE_S) -> Loa
     )
 
 
-def answers(open_engine: Opener, load: LoadRequest, patience_s: float = _PATIENCE_S) -> Table:
-    """Log-probabilities of all tokens after every prompt. Raises EngineError, ValueError when they are incomplete."""
+def answers(open_engine: Opener, load: LoadRequest, patience_s: float = _PATIENCE_S, series: int = 0) -> Table:
+    """Log-probabilities of all tokens after every prompt of a series. Raises EngineError, ValueError when they are not
+    complete."""
     table: Table = []
     with closing(open_engine(load)) as engine:
-        for prompt, new_tok in prompts():
+        for prompt, new_tok in prompts(series):
             found, computed_tok = engine.next_token(prompt, VOCABULARY, patience_s)
             if computed_tok != new_tok:
                 raise ValueError(f"{computed_tok} tokens were computed instead of {new_tok}")
@@ -209,12 +229,14 @@ def answers(open_engine: Opener, load: LoadRequest, patience_s: float = _PATIENC
     return table
 
 
-def farthest(expected: Table, found: Table) -> Distance:
-    """The largest distances between answers to the same prompts; infinite where tokens are missing."""
+def farthest(expected: Table, found: Table, spared: int = 0) -> Distance:
+    """The largest distances between answers to the same prompts, without the `spared` worst; infinite where any answer
+    has no probabilities."""
+    distances = [distance(reference, other) for reference, other in zip(expected, found, strict=True)]
     worst = Distance()
-    for reference, other in zip(expected, found, strict=True):
-        worst.widen(distance(reference, other))
-    return worst
+    for kept in sorted(distances, key=lambda one: one.kl)[: max(len(distances) - spared, 1)]:
+        worst.widen(kept)
+    return worst if all(math.isfinite(one.kl) for one in distances) else Distance(math.inf, math.inf)
 
 
 def distance(reference: Mapping[int, float], other: Mapping[int, float]) -> Distance:

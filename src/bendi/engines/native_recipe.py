@@ -20,6 +20,7 @@ from bendi.i18n import N_
 
 TARGETS = ("llama-server", "llama-quantize", "llama-imatrix", "llama-perplexity", "llama-bench", "llama-fit-params")
 SERVER = "llama-server"
+SMALL_TARGETS = (SERVER, "llama-quantize")
 
 _AVX512 = frozenset({"avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"})
 _X86: Mapping[str, tuple[frozenset[str], tuple[str, ...]]] = {
@@ -66,12 +67,14 @@ FLAGS = ("-ftls-model=initial-exec",)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to build. `compiler`: the system's, or the one that comes as a wheel. `options`: beside the usual ones."""
+    """A way to build. `compiler`: the system's, or the one that comes as a wheel. `options`: beside the usual ones.
+    `gpu`: with the GPU's toolchain, where there is one."""
 
     name: str
     compiler: Literal["system", "zig"]
     options: Mapping[str, str]
     summary: str
+    gpu: bool = False
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -81,6 +84,7 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("static-lto", "system", {"GGML_LTO": "ON"}, N_("the same, optimised across files when it is linked")),
         Recipe("openmp", "system", {"GGML_OPENMP": "ON"}, N_("threads of the compiler's OpenMP library")),
         Recipe("zig", "zig", {}, N_("compiled with the ziglang wheel: for systems without a compiler")),
+        Recipe("gpu", "system", {}, N_("with CUDA, ROCm or Vulkan, where its toolchain is: untried"), gpu=True),
     )
 }
 DEFAULT_RECIPE = "static"

@@ -160,6 +160,11 @@ class WorkerProcess:
                     "Use a smaller context (--context 2048) or a smaller quantization; `bendi doctor` shows memory."
                 ),
             )
+        if code is None:
+            return EngineError(
+                _("The engine did not answer in time."),
+                hint=_("Load the model again; if it happens again, `bendi doctor` has what a report needs."),
+            )
         if code == -signal.SIGILL:
             return EngineUnsupported(
                 _("This CPU does not know an instruction that the engine build uses."),

@@ -18,6 +18,8 @@ ENGINES = {
     "fake": "bendi.engines.fake",
 }
 DEFAULT = "wheel"
+BUILDS_FOLDER = "engines"
+"""Below the cache: native builds."""
 
 Opener = Callable[[LoadRequest, Callable[[float], None] | None], Engine]
 Notify = Callable[[str], None]
@@ -63,6 +65,8 @@ def _opener(settings: Settings, on_notice: Notify | None) -> Opener:
 def _native_build(settings: Settings, on_notice: Notify | None) -> Any:
     """The native build that `settings` mean; None for the default where the wheel must do."""
     name = settings.engine or ""
+    if not name and not (settings.cache_dir / BUILDS_FOLDER).is_dir():
+        return None  # usual, and no reason to load what manages builds
     builds = importlib.import_module("bendi.engines.native_builds")
     if name and name != "native":
         try:

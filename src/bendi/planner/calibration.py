@@ -16,6 +16,7 @@ from bendi.planner.work import AttentionWork
 
 Source = Literal["measured", "borrowed", "specification"]
 SCHEMA = 1
+FAR_TOK = 2048
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class AttentionRates:
 
     In token generation `generation_head_s` a head, `generation_query_s` a number of `AttentionWork.query_numbers`,
     `generation_cache_s` one of its `cache_numbers`; in prompt processing, for each token of the prompt, the first two.
+    `prompt_far`: how many times as long tokens beyond FAR_TOK take there, whose keys and values have left the caches.
     """
 
     generation_head_s: float
@@ -44,6 +46,7 @@ class AttentionRates:
     generation_cache_s: float
     prompt_head_s: float
     prompt_query_s: float
+    prompt_far: float = 1.0
 
     def generation_s(self, part: AttentionWork, seen_tok: float) -> float:
         """Seconds of one layer like those of `part` for one token that sees `seen_tok` others."""
@@ -55,7 +58,8 @@ class AttentionRates:
 
     def prompt_s(self, part: AttentionWork, seen_tok: float) -> float:
         """The same for one token of a prompt."""
-        return seen_tok * (part.heads * self.prompt_head_s + part.query_numbers * self.prompt_query_s)
+        steps = min(seen_tok, FAR_TOK) + self.prompt_far * max(seen_tok - FAR_TOK, 0.0)
+        return steps * (part.heads * self.prompt_head_s + part.query_numbers * self.prompt_query_s)
 
 
 @dataclass(frozen=True)
