@@ -140,7 +140,7 @@ def test_the_watch_sees_an_engine(home: Path, bendi: Run, demo_model: Path) -> N
 
 
 def test_workers_are_started_only_behind_the_gate() -> None:
-    """`WorkerProcess` is made in one place, after `prepare` has read the header in the same function."""
+    """`WorkerProcess` is made by the two engines that run models, after `prepare` has read the header in the same function."""
     places = []
     for path in sorted((ROOT / "src" / "bendi").rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -154,4 +154,4 @@ def test_workers_are_started_only_behind_the_gate() -> None:
             if "WorkerProcess" in calls:
                 places.append(os.fspath(path.relative_to(ROOT)))
                 assert calls["prepare"] < calls["WorkerProcess"], places[-1]
-    assert places == ["src/bendi/engines/wheel.py"]
+    assert places == ["src/bendi/engines/native.py", "src/bendi/engines/wheel.py"]

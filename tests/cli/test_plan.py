@@ -28,7 +28,7 @@ OFFER_KEYS = {
 }
 PLAN_KEYS = {
     *("model", "quantization", "file_bytes", "build", "settings", "memory", "shares", "verdict", "workload", "speeds"),
-    *("ttft_s", "request_s", "load_warm_s", "load_cold_s", "error", "calibrated", "reasons"),
+    *("ttft_s", "request_s", "load_warm_s", "load_cold_s", "load_error", "error", "calibrated", "reasons"),
 }
 CONFIG = {
     "model_type": "qwen3",

@@ -131,10 +131,10 @@ def unpacked(
     make_folder(place)
     try:
         with tarfile.open(archive, "r:gz") as package_file:
-            for member in _needed(package_file, package):
+            for member, inside in _needed(package_file, package):
                 if on_entry:
-                    on_entry(member.name)
-                package_file.extract(member, place, filter="data", set_attrs=True)
+                    on_entry(str(inside))
+                _extract(package_file, member, place / inside)
     except (tarfile.TarError, EOFError, ValueError) as error:
         raise StoreError(
             _("The source package cannot be unpacked: {error}").format(error=error),
@@ -146,8 +146,19 @@ def unpacked(
     return place
 
 
-def _needed(package_file: tarfile.TarFile, package: SourcePackage) -> Iterator[tarfile.TarInfo]:
-    """Files below the package's root that a build needs, named from there. No links: a build needs none."""
+def _extract(package_file: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    """By hand: the filters of tarfile are not in all versions of Python 3.11."""
+    content = package_file.extractfile(member)
+    assert content is not None, "only regular files are asked for"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as out:
+        shutil.copyfileobj(content, out)
+    target.chmod(0o755 if member.mode & 0o100 else 0o644)
+    os.utime(target, (member.mtime, member.mtime))
+
+
+def _needed(package_file: tarfile.TarFile, package: SourcePackage) -> Iterator[tuple[tarfile.TarInfo, PurePosixPath]]:
+    """Files below the package's root that a build needs, with their paths from there. No links: a build needs none."""
     root = PurePosixPath(package.root)
     for member in package_file:
         path = PurePosixPath(member.name)
@@ -155,7 +166,7 @@ def _needed(package_file: tarfile.TarFile, package: SourcePackage) -> Iterator[t
             continue
         inside = path.relative_to(root)
         if inside.parts and inside.parts[0] in package.parts and ".." not in inside.parts:
-            yield member.replace(name=str(inside), deep=False)
+            yield member, inside
 
 
 def _download(scratch: Path, folder: Path, package: SourcePackage) -> Path:
