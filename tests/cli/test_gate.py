@@ -140,7 +140,7 @@ def test_the_watch_sees_an_engine(home: Path, bendi: Run, demo_model: Path) -> N
 
 
 def test_workers_are_started_only_behind_the_gate() -> None:
-    """`WorkerProcess` is made by the two engines that run models, after `prepare` has read the header in the same function."""
+    """`WorkerProcess` is made by two engines, after `prepare` has read the header in the same function."""
     places = []
     for path in sorted((ROOT / "src" / "bendi").rglob("*.py")):
         for function in ast.walk(ast.parse(path.read_text("utf-8"))):
