@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import statistics
 import tempfile
 import time
@@ -25,9 +24,9 @@ from pathlib import Path
 from bendi.engines import LoadRequest, native_builds, open_engine
 from bendi.engines.protocol import Engine
 from bendi.engines.random_weights import write_random_model
+from bendi.engines.timing import endless_words, take, timed
 from bendi.formats.blueprints import blueprint_from_config
 from bendi.hardware import detect_cpu
-from bendi.messages import GenerateRequest, Sampling
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.settings import Settings, load_settings
 from bendi.store.known_models import known_models
@@ -42,36 +41,17 @@ _SHORT_TOK = 4
 Cells = dict[str, dict[str, float]]
 
 
-def words(vocab_size: int) -> Iterator[int]:
-    """Token numbers without a pattern, so that no prompt is found in a cache."""
-    source = random.Random(11)
-    while True:
-        yield source.randrange(300, vocab_size)
-
-
-def take(source: Iterator[int], count: int) -> tuple[int, ...]:
-    return tuple(next(source) for _ in range(count))
-
-
-def ask(engine: Engine, prompt: tuple[int, ...], answer_tok: int) -> tuple[float, float]:
-    """PP and TG of one request, tokens per second."""
-    request = GenerateRequest(prompt=prompt, max_tokens=answer_tok, ignore_end=True, sampling=Sampling(seed=1))
-    *_texts, last = engine.generate(request)
-    assert last.timings is not None
-    return last.timings.pp_tok_s or 0.0, last.timings.tg_tok_s or 0.0
-
-
 def interleaved(engines: dict[str, Engine], source: Iterator[int], depth_tok: int, repeats: int) -> Cells:
     """`{"pp": {engine: median}, "tg": ...}` after `depth_tok` tokens. PP is of 512 tokens from empty only."""
     seen: dict[str, dict[str, list[float]]] = {kind: {name: [] for name in engines} for kind in ("pp", "tg")}
     past = take(source, depth_tok)
     for engine in engines.values():
-        ask(engine, past + take(source, _SHORT_TOK), 2)
+        timed(engine, past + take(source, _SHORT_TOK), 2)
     for _ in range(repeats):
         for name, engine in engines.items():
             if not depth_tok:
-                seen["pp"][name].append(ask(engine, take(source, _PROMPT_TOK), 1)[0])
-            seen["tg"][name].append(ask(engine, past + take(source, _SHORT_TOK), _ANSWER_TOK + 1)[1])
+                seen["pp"][name].append(timed(engine, take(source, _PROMPT_TOK), 1).pp_tok_s or 0.0)
+            seen["tg"][name].append(timed(engine, past + take(source, _SHORT_TOK), _ANSWER_TOK + 1).tg_tok_s or 0.0)
     return {
         kind: {name: statistics.median(values) for name, values in rows.items()}
         for kind, rows in seen.items()
@@ -91,7 +71,7 @@ def measure(model: str, file_type: str, options: argparse.Namespace, settings: S
         engines: dict[str, Engine] = {}
         for name in options.builds:
             engines[name] = stack.enter_context(closing(open_engine(load, replace(settings, engine=name))))
-        source = words(blueprint.vocab)
+        source = endless_words(blueprint.vocab)
         for depth_tok in options.depths:
             yield f"{model} {file_type} {depth_tok}", interleaved(engines, source, depth_tok, options.repeats)
 

@@ -15,8 +15,8 @@ from bendi.cli.arguments import folded
 from bendi.formats import GgufFile
 from bendi.formats.blueprints import blueprint_from_config
 from bendi.planner import MemorySetup, kv_bytes, memory_facts
+from bendi.planner.layers import model_work
 from bendi.planner.mixture import facts_of, quantized_bytes, shapes_of
-from bendi.planner.work import model_work
 from bendi.store.known_models import known_models
 from bendi.units import GIB
 

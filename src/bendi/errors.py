@@ -15,6 +15,7 @@
     │   └── RequestRejected   exit 2   the engine refused the request (bad schema, bad parameter)
     ├── ContextOverflow       exit 10  the prompt does not fit in the context; nothing was cut
     └── DataError             exit 11  sessions or state on disk cannot be read or written
+        └── StateUnusable     exit 11  a saved state of a conversation does not fit, or cannot be had
 
 Every error has a `message` (what happened and why) and a `hint` (the next command to type, or what to change).
 Both are already translated: they are built with `i18n._` where the error is raised. No traceback reaches a user;
@@ -99,3 +100,16 @@ class ContextOverflow(BendiError):
 
 class DataError(BendiError):
     exit_code = 11
+
+
+class StateUnusable(DataError):
+    """A state of a conversation cannot be saved or used; the conversation itself is untouched.
+
+    `reason`, for programs: `"missing"`, `"unreadable"`, `"unwritable"`, `"corrupt"`, `"not ours"`, `"name"`; what
+    differs: `"schema"`, `"engine"`, `"model"`, `"context_tok"`, `"type_k"`, `"type_v"`, `"flash_attention"`;
+    `"refused"` by the engine; `"empty"`; not possible with this load: `"disabled"`, `"parallel"`, `"window"`.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", reason: str) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason

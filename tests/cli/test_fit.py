@@ -55,6 +55,32 @@ def test_as_json(bendi: Run) -> None:
     assert report["machine"]["here"] is False
 
 
+def test_a_request_of_ones_own(bendi: Run) -> None:
+    """A longer prompt takes longer until the first token."""
+
+    def ttft_s(prompt_tok: int) -> float:
+        code, out, err = bendi("fit", *LAPTOP, "--prompt", str(prompt_tok), "--json")
+        assert code == 0, err
+        plans = {model["model"]: model["plan"] for model in json.loads(out)["models"]}
+        assert plans["qwen3:0.6b"]["workload"]["prompt_tok"] == prompt_tok
+        return float(plans["qwen3:0.6b"]["ttft_s"])
+
+    assert ttft_s(9000) > 10 * ttft_s(200)
+
+
+def test_a_part_of_a_gpus_name_is_enough(bendi: Run) -> None:
+    short, long = (bendi("fit", "--machine", f"ram=32GiB,gpu={name}", "--json") for name in ("4090", "RTX 4090"))
+    assert short[0] == 0 and short[1] == long[1]
+
+
+def test_an_unknown_gpu_is_not_ignored(bendi: Run) -> None:
+    code, _out, err = bendi("fit", "--machine", "ram=32GiB,gpu=toaster")
+    assert code == 2
+    assert "toaster" in err and "gpu=toaster:16GiB" in err
+    code, out, _err = bendi("fit", "--machine", "ram=32GiB,gpu=toaster:16GiB")
+    assert code == 0 and "toaster" in out
+
+
 def test_in_chinese_on_a_narrow_terminal(bendi: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("BENDI_LANG", "zh")

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from bendi.engines import calibrate as calibration_module
 from bendi.engines.bandwidth import disk_read_bytes_s, memory_read_bytes_s
-from bendi.engines.calibrate import calibrate, solve_attention, solve_nonnegative
-from bendi.engines.probes import ProbeResult, Times, dense_config
+from bendi.engines.calibrate import calibrate
+from bendi.engines.pace import Look, Pace
+from bendi.engines.probes import ProbeResult, Timed, Times, dense_config
+from bendi.engines.rates_from_probes import solve_attention, solve_far, solve_nonnegative
 from bendi.errors import StoreError
 from bendi.formats.blueprints import blueprint_from_config
-from bendi.planner.work import model_work
+from bendi.planner.calibration import AttentionRates
+from bendi.planner.layers import model_work
 from bendi.settings import load_settings
 
 RATES = st.floats(0.01, 100)
@@ -49,14 +52,44 @@ def test_attention_of_a_made_up_machine() -> None:
         grown_s = 1000 * 8 * slope_s
         results.append(
             ProbeResult(
-                work, "a build", 0.1, 64, Times((0.1,)), Times((0.2,)), 1000,
-                Times((0.1 + grown_s,)), Times((0.2 + 64 * grown_s / 10,)),
+                work, "a build", 0.1, 64, Timed(Times((0.1,)), Times((0.2,))),
+                (Timed(Times((0.1 + grown_s,)), Times((0.2 + 64 * grown_s / 10,)), 1000),),
             )
         )  # fmt: skip
     rates = solve_attention(results)
     assert rates.generation_query_s == pytest.approx(2e-9)
     assert rates.prompt_query_s == pytest.approx(2e-10)
     assert rates.generation_head_s == pytest.approx(0, abs=1e-12)
+
+
+@given(st.floats(1, 3), st.floats(1, 3), st.sampled_from(((14, 2, 64), (32, 8, 128))))
+def test_what_is_far_is_found_again(generation: float, prompt: float, heads: tuple[int, int, int]) -> None:
+    """A machine with a cache for 512 Ki numbers a core; predictions with what was found are its times."""
+    work = model_work(blueprint_from_config(dense_config(2, 256, 256, heads), "x").header())
+    near_numbers = 1 << 19
+    near_tok = near_numbers // (2 * heads[2])
+    part = work.attention[0]
+
+    def timed(tok: int) -> Timed:
+        steps = [tok + (ratio - 1) * max(tok - near_tok, 0) for ratio in (generation, prompt)]
+        return Timed(Times((0.1 + steps[0] * 2 * 1e-7,)), Times((0.2 + 64 * steps[1] * 2 * 1e-8,)), tok)
+
+    result = ProbeResult(work, "a build", 0.1, 64, timed(0), (timed(near_tok), timed(near_tok + 4096)))
+    rates = AttentionRates(
+        0.0, 1e-7 / part.query_numbers, 0.0, 0.0, 1e-8 / part.query_numbers, near_numbers, (solve_far([result]),)
+    )
+    for tok in (100, near_tok, 9000, 20000):
+        assert 2 * rates.generation_s(part, tok) == pytest.approx(timed(tok).generation.best_s - 0.1, rel=1e-3)
+        assert 128 * rates.prompt_s(part, tok) == pytest.approx(timed(tok).prompt.best_s - 0.2, rel=1e-3)  # type: ignore[union-attr]
+
+
+def test_pace_notices_work_that_takes_longer() -> None:
+    pace = Pace(1)
+    looks = [pace.look() for _look in range(3)]
+    best = Look(*map(min, zip(*looks, strict=True)))
+    assert pace.slowness(best) >= min(1 / 1.12, 1 / 1.3)
+    assert pace.slowness(best, best._replace(compute_s=1.5 * best.compute_s)) > 1
+    assert pace.slowness(best._replace(memory_s=1.5 * best.memory_s)) > 1
 
 
 def test_memory_is_faster_than_a_disk_and_slower_than_light(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from native_engine import CACHE, needed_build
 from bendi.engines import LoadRequest, native, sandbox, transport
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.native_builds import NativeBuild
-from bendi.engines.native_worker import NativeConfig, arguments
+from bendi.engines.native_worker import arguments
+from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
 from bendi.messages import GenerateRequest, Message, Sampling
 from bendi.settings import Settings, load_settings
 
 LONG = GenerateRequest(messages=(Message("user", "Why?"),), sampling=Sampling(temperature=0.0))
-CONFIG = NativeConfig("/x/llama-server", "/m/a.gguf", ["/m/a.gguf"], "the-secret-key", "/run/w.sock")
+CONFIG = WorkerConfig("/m/a.gguf", ["/m/a.gguf"], "/x/llama-server", key="the-secret-key", socket_path="/run/w.sock")
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from bendi.hardware import detect_cpu, detect_machine
 from bendi.measured import MeasuredStore, history, machine_id
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
 from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates, to_json
+from bendi.planner.layers import model_work
 from bendi.planner.speed import generation_s, load_s, prompt_s
-from bendi.planner.work import model_work
 from bendi.settings import Settings, load_settings
 
 QUESTION = GenerateRequest(

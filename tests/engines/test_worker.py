@@ -19,6 +19,7 @@ import scripted_model
 from bendi.engines import LoadRequest, process, wheel
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.process import WorkerProcess, worker_command
+from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import (
     EngineCrashed,
     EngineError,
@@ -31,6 +32,7 @@ from bendi.errors import (
 from bendi.hardware import detect_cpu
 from bendi.messages import GenerateRequest, Message, Sampling
 
+NOTHING = WorkerConfig("", [])
 QUESTION = (Message("user", "Why?"),)
 ENDLESS = GenerateRequest(prompt="a", sampling=Sampling(temperature=0.0))
 LONG = GenerateRequest(messages=QUESTION, sampling=Sampling(temperature=0.0))
@@ -265,14 +267,14 @@ time.sleep(60)
 
 
 def test_worker_that_never_speaks_is_ended() -> None:
-    worker = WorkerProcess([sys.executable, "-c", "import time; time.sleep(60)"], {})
+    worker = WorkerProcess([sys.executable, "-c", "import time; time.sleep(60)"], NOTHING)
     with pytest.raises(EngineError):
         worker.wait_ready(0.2)
     assert not worker.alive
 
 
 def test_worker_that_talks_nonsense_is_an_error() -> None:
-    worker = WorkerProcess([sys.executable, "-c", "print('hello'); print('{}')"], {})
+    worker = WorkerProcess([sys.executable, "-c", "print('hello'); print('{}')"], NOTHING)
     with pytest.raises(EngineError):
         worker.wait_ready(20)
     assert not worker.alive
@@ -281,8 +283,7 @@ def test_worker_that_talks_nonsense_is_an_error() -> None:
 def test_worker_exception_is_reported(tmp_path: Path) -> None:
     broken = tmp_path / "x.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
-    config = {"model_path": str(broken), "part_paths": [str(broken)]}
-    worker = WorkerProcess(worker_command("bendi.engines.worker"), config)
+    worker = WorkerProcess(worker_command("bendi.engines.worker"), WorkerConfig(str(broken), [str(broken)]))
     with pytest.raises(EngineCrashed):
         worker.wait_ready(30)
     assert not worker.alive
@@ -309,7 +310,7 @@ def test_cancel_stops_the_computation(endless: LlamaServerEngine) -> None:
 def test_worker_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with pytest.raises(EngineError) as caught:
-        WorkerProcess([str(tmp_path / "no-such-program")], {})
+        WorkerProcess([str(tmp_path / "no-such-program")], NOTHING)
     assert "could not be started" in caught.value.message
     assert list(tmp_path.iterdir()) == []
 

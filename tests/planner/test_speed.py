@@ -19,9 +19,10 @@ from bendi.planner.calibration import (
     rates_of,
     to_json,
 )
+from bendi.planner.layers import model_work
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.planner.speed import generation_s, load_s, prompt_s, rate_error
-from bendi.planner.work import ModelWork, model_work
+from bendi.planner.work import ModelWork
 from published_configs import ALL
 
 CONFIGS = {model.name: model.config for model in ALL}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from bendi.store.blocks import Blocks, Spool
 from bendi.store.header_cache import HeaderCache, Kept, address_key, file_key
-from bendi.store.http_source import Blocks
 from bendi.store.remote import RemoteFile
 
 KEY = "a" * 64
 
 
 def kept(*blocks: tuple[int, bytes], size_bytes: int = 10_000) -> Kept:
-    made = Blocks()
+    made = Blocks(Spool())
     for start, block in blocks:
         made.add(start, block)
     return Kept(size_bytes, made)
@@ -29,21 +29,22 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_is_saved_is_found(folder: Path) -> None:
     cache = HeaderCache(folder)
-    assert cache.load(KEY) is None
+    assert cache.load(KEY, Spool()) is None
     cache.save(KEY, kept((0, b"head"), (100, b"\n\0tail")))
-    found = HeaderCache(folder).load(KEY)
+    found = HeaderCache(folder).load(KEY, Spool())
     assert found is not None
-    assert (found.size_bytes, list(found.blocks)) == (10_000, [(0, b"head"), (100, b"\n\0tail")])
+    assert (found.size_bytes, found.blocks.spans()) == (10_000, [(0, 4), (100, 6)])
+    assert list(found.blocks.pieces()) == [b"head", b"\n\0tail"]
     assert [path.name for path in folder.iterdir()] == [f"{KEY}.head"]
     cache.forget(KEY)
     cache.forget(KEY)
-    assert cache.load(KEY) is None
+    assert cache.load(KEY, Spool()) is None
 
 
 def test_what_has_no_key_is_not_kept(folder: Path) -> None:
     cache = HeaderCache(folder)
     cache.save(None, kept((0, b"head")))
-    assert cache.load(None) is None
+    assert cache.load(None, Spool()) is None
     cache.forget(None)
     assert not folder.exists()
 
@@ -80,7 +81,7 @@ def test_what_is_damaged_is_as_good_as_not_there(folder: Path, damage: Callable[
     raw = path.read_bytes()
     assert damage(raw) != raw
     path.write_bytes(damage(raw))
-    assert cache.load(KEY) is None
+    assert cache.load(KEY, Spool()) is None
     assert not path.exists()
 
 
@@ -89,7 +90,7 @@ def test_a_file_too_large_to_be_ours_is_not_read(folder: Path) -> None:
     path = folder / f"{KEY}.head"
     with path.open("wb") as file:
         file.truncate(2**40)
-    assert HeaderCache(folder).load(KEY) is None
+    assert HeaderCache(folder).load(KEY, Spool()) is None
     assert not path.exists()
 
 
@@ -98,7 +99,7 @@ def test_what_was_not_used_for_longest_goes(folder: Path) -> None:
     for number in range(4):
         cache.save(address_key(str(number)), kept((0, bytes(1000))))
         os.utime(folder / f"{address_key(str(number))}.head", (1000 + number, 1000 + number))
-    assert cache.load(address_key("0")) is not None  # used just now
+    assert cache.load(address_key("0"), Spool()) is not None  # used just now
     cache.save(address_key("new"), kept((0, bytes(2000))))
     left = {path.name.removesuffix(".head") for path in folder.iterdir()}
     assert left == {address_key("0"), address_key("3"), address_key("new")}
@@ -110,7 +111,7 @@ def test_a_folder_that_cannot_be_used_is_no_reason_to_fail(tmp_path: Path) -> No
     blocked.write_bytes(b"")
     cache = HeaderCache(blocked / "headers")
     cache.save(KEY, kept((0, b"head")))
-    assert cache.load(KEY) is None
+    assert cache.load(KEY, Spool()) is None
     cache.forget(KEY)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 from bendi.advisor.learned import Learned
 from bendi.engines import registry
 from bendi.errors import StoreError, UsageError
-from bendi.hardware import Machine, detect_machine, machine_from_json, parse_machine
+from bendi.hardware import Gpu, Machine, detect_machine, machine_from_json, parse_machine
 from bendi.i18n import _
 from bendi.measured import MeasuredStore, machine_id
 from bendi.planner.calibration import Calibration, from_json
+from bendi.planner.gpu_specs import gpu_named, spec_of
 from bendi.planner.placement import default_calibration, plan_subject
 from bendi.planner.plan import Plan
 from bendi.planner.subject import Conditions, Subject
@@ -54,7 +56,7 @@ def advice_for(settings: Settings, machine: str | None = None) -> Advice:
         return Advice(described, default_calibration(described), build, measured=False, here=False)
     detected = detect_machine(disk_paths=[settings.models_dirs[0]])
     this, notes = _usable(detected)
-    calibration = _stored(settings, machine_id(detected), build, notes)
+    calibration = stored_calibration(settings, machine_id(detected), build, notes)
     return Advice(
         this,
         calibration or default_calibration(this),
@@ -69,7 +71,8 @@ def described_machine(text: str) -> Machine:
     """The machine that a file or a short form describes. Raises UsageError."""
     path = Path(text).expanduser()
     if "=" in text and not path.is_file():
-        return parse_machine(text)
+        machine = parse_machine(text)
+        return replace(machine, gpus=tuple(map(_known, machine.gpus)))
     try:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise UsageError(_("{path} is too large for the description of a machine.").format(path=path))
@@ -84,6 +87,20 @@ def described_machine(text: str) -> Machine:
     return machine_from_json(_machine_part(content))
 
 
+def _known(gpu: Gpu) -> Gpu:
+    """The GPU that somebody means who typed a part of its name. Raises UsageError when nothing is known of it."""
+    found = gpu_named(gpu.name)
+    if found is not None:
+        vendor, spec = found
+        return gpu if spec_of(gpu).known else replace(gpu, name=spec.name, vendor=vendor)
+    if gpu.memory_total_bytes:
+        return gpu  # enough for a careful guess
+    raise UsageError(
+        _("Nothing is known of a GPU called “{name}”.").format(name=gpu.name),
+        hint=_('Say how much memory it has: --machine "ram=32GiB,gpu={name}:16GiB"').format(name=gpu.name),
+    )
+
+
 def _usable(machine: Machine) -> tuple[Machine, list[str]]:
     """Without the GPUs that the engine build cannot use: outside of macOS it computes on the CPU."""
     if not machine.gpus or machine.system == "Darwin":
@@ -95,9 +112,11 @@ def _usable(machine: Machine) -> tuple[Machine, list[str]]:
 
 def engine_build(settings: Settings) -> str:
     """The engine build that loads models, as it names itself."""
-    chosen = registry.engine_build(settings)
-    if chosen:
-        return chosen
+    return registry.engine_build(settings) or wheel_build()
+
+
+def wheel_build() -> str:
+    """What the wheel calls itself; empty where it is not installed, or more than once."""
     found = find_spec("xllamacpp")
     if found is None or found.origin is None:
         return ""
@@ -116,16 +135,13 @@ def _machine_part(content: str) -> str:
     return json.dumps(inner) if isinstance(inner, dict) else content
 
 
-def _stored(settings: Settings, machine: str, build: str, notes: list[str]) -> Calibration | None:
-    path = settings.measured_file
-    if not path.is_file():
+def stored_calibration(settings: Settings, machine: str, build: str, notes: list[str]) -> Calibration | None:
+    """What was measured on `machine` (an id) with `build`; adds to `notes` why it is None, if there is a reason."""
+    if not settings.measured_file.is_file():
         return None
-    store = MeasuredStore(path)
-    try:
+    with closing(MeasuredStore(settings.measured_file)) as store:
         text = store.calibration(machine, build)
-    finally:
-        store.close()
-    notes.extend(store.notices)
+        notes.extend(store.notices)
     if text is None:
         return None
     try:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 
 from bendi.advisor.advice import Advice
 from bendi.advisor.fit import Filters, fit
+from bendi.advisor.offers import local_siblings
 from bendi.advisor.plans import run_command
 from bendi.advisor.shapes import subjects_for
-from bendi.errors import BendiError, UsageError
+from bendi.errors import BendiError
 from bendi.formats import read_gguf_split
 from bendi.i18n import _
 from bendi.planner.placement import plan_subject
 from bendi.planner.plan import Plan
 from bendi.planner.subject import Conditions, subjects_of
 from bendi.store import LocalModel, Store
-from bendi.store.names import RepoName, format_name, parse_name, typed
+from bendi.store.names import RepoName, as_name, format_name, typed
 
 _SMALLER = ("Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K")
 
@@ -67,17 +68,10 @@ def _same_file(model: LocalModel, name: str, advice: Advice, conditions: Conditi
 
 
 def _other_file(store: Store, model: LocalModel, advice: Advice, conditions: Conditions) -> Iterator[Alternative]:
-    repo = _repo(model.name)
-    if repo is None:
+    repo = as_name(model.name)
+    if not isinstance(repo, RepoName):
         return
-    others = [
-        other
-        for other in store.models()
-        if other.complete
-        and other.size_bytes < model.size_bytes
-        and (found := _repo(other.name)) is not None
-        and (found.org, found.repo) == (repo.org, repo.repo)
-    ]
+    others = [other for other in local_siblings(store, repo) if other.size_bytes < model.size_bytes]
     for other in sorted(others, key=lambda other: -other.size_bytes):
         try:
             plan = plan_of_local(other, other.name, advice, _free(conditions))
@@ -92,8 +86,8 @@ def _other_file(store: Store, model: LocalModel, advice: Advice, conditions: Con
 
 
 def _smaller_file(model: LocalModel, advice: Advice, conditions: Conditions) -> Iterator[Alternative]:
-    repo = _repo(model.name)
-    if repo is None:
+    repo = as_name(model.name)
+    if not isinstance(repo, RepoName):
         return
     for subject in subjects_for(model.name, read_gguf_split(model.path), _SMALLER):
         if subject.file_bytes >= model.size_bytes:
@@ -109,7 +103,8 @@ def _smaller_file(model: LocalModel, advice: Advice, conditions: Conditions) -> 
 
 
 def _other_model(advice: Advice, conditions: Conditions) -> Iterator[Alternative]:
-    for row in fit(advice, Filters(conditions=_free(conditions)))[:1]:
+    least_tok = max(conditions.min_context_tok, conditions.workload.context_tok)
+    for row in fit(advice, Filters(conditions=replace(_free(conditions), min_context_tok=least_tok)))[:1]:
         what = _("The best model that fits this machine is {title}, {quantization}.").format(
             title=row.title, quantization=row.plan.quantization
         )
@@ -119,11 +114,3 @@ def _other_model(advice: Advice, conditions: Conditions) -> Iterator[Alternative
 def _free(conditions: Conditions) -> Conditions:
     """With a context that the plan may choose."""
     return replace(conditions, context_tok=None)
-
-
-def _repo(text: str) -> RepoName | None:
-    try:
-        name = parse_name(text)
-    except UsageError:
-        return None
-    return name if isinstance(name, RepoName) else None

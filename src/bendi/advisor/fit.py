@@ -7,7 +7,7 @@ better; then models are ranked by the same number.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from bendi.advisor.advice import Advice
@@ -37,7 +37,7 @@ _NATIVE = {"gpt_oss": "MXFP4_MOE"}
 class Filters:
     """Which models are of interest. `use`: one of USES. `language`: a code such as "zh". `thinking`: True: models that
     can think, False: models that can answer without it. `max_bytes`: of the file. `licence`: a part of its name.
-    `everything`: also what does not fit. `conditions`: for the plans; its workload is replaced by that of the use."""
+    `everything`: also what does not fit. `conditions`: for the plans; None: with the typical request of the use."""
 
     use: str = "chat"
     language: str | None = None
@@ -49,7 +49,7 @@ class Filters:
     licence: str | None = None
     everything: bool = False
     sort: Sort = "score"
-    conditions: Conditions = field(default_factory=Conditions)
+    conditions: Conditions | None = None
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,9 @@ def fit(advice: Advice, filters: Filters | None = None) -> list[FitRow]:
     return sorted(rows, key=lambda row: _key(row, filters.sort))
 
 
-def conditions_for(use: str, conditions: Conditions) -> Conditions:
-    """`conditions` with the typical request of a use."""
-    from_table = WORKLOADS.get(use, WORKLOADS["chat"])
-    return Conditions(
-        workload=from_table,
-        context_tok=conditions.context_tok,
-        min_context_tok=max(conditions.min_context_tok, from_table.context_tok),
-        type_k=conditions.type_k,
-        type_v=conditions.type_v,
-        parallel=conditions.parallel,
-        no_spill=conditions.no_spill,
-        threads=conditions.threads,
-        build=conditions.build,
-    )
+def _typical(use: str) -> Conditions:
+    workload = WORKLOADS.get(use, WORKLOADS["chat"])
+    return Conditions(workload, min_context_tok=workload.context_tok)
 
 
 def _interesting(model: KnownModel, filters: Filters) -> bool:
@@ -166,7 +155,7 @@ class _Choice:
     ) -> None:
         self._model, self._subjects, self._advice, self._quality = model, subjects, advice, quality
         self._filters = filters
-        self._conditions = conditions_for(filters.use, filters.conditions)
+        self._conditions = filters.conditions or _typical(filters.use)
         self._type = str(model.config.get("model_type", ""))
 
     def best(self, room_bytes: int) -> tuple[Plan, Standing] | None:

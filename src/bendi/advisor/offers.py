@@ -15,7 +15,7 @@ from bendi.store import LocalModel, Store
 from bendi.store.catalogue import packaged_names
 from bendi.store.inspecting import Inspection, InspectOptions, inspect_model
 from bendi.store.known_models import KnownModel, known_models
-from bendi.store.names import AliasName, RepoName, format_name, parse_name
+from bendi.store.names import AliasName, RepoName, as_name, format_name
 from bendi.store.sources import list_remote, open_transport
 from bendi.store.variants import Variant, group
 
@@ -61,22 +61,14 @@ def candidates_of(store: Store, text: str, look: InspectOptions, file_types: Seq
 
     Raises as `inspect_model`.
     """
-    alias = _alias(text)
+    name = as_name(text)
     asks_source = look.remote or look.source is not None
     here = None if asks_source else _here(store, text)
-    if here is None and alias is not None and not asks_source and not store.catalogue.is_own(alias.alias):
-        subjects = catalogue_subjects(alias.alias)
+    if here is None and isinstance(name, AliasName) and not asks_source and not store.catalogue.is_own(name.alias):
+        subjects = catalogue_subjects(name.alias)
         if subjects:
-            return _of_catalogue(alias, subjects, file_types)
+            return _of_catalogue(name, subjects, file_types)
     return _of_inspection(store, inspect_model(store, text, look), file_types)
-
-
-def _alias(text: str) -> AliasName | None:
-    try:
-        name = parse_name(text)
-    except UsageError:
-        return None
-    return name if isinstance(name, AliasName) else None
 
 
 def _here(store: Store, text: str) -> LocalModel | None:
@@ -177,11 +169,18 @@ def _siblings(store: Store, found: Inspection) -> tuple[Siblings, list[tuple[str
             variants, _incomplete = group(list_remote(name, transport, store.settings))
         return _by_label(name, variants), []
     siblings: Siblings = {}
-    for model in store.models():
-        other = _repo(model.name)
-        if other is not None and model.complete and (other.org, other.repo) == (name.org, name.repo) and model.label:
+    for model in local_siblings(store, name):
+        if model.label:
             siblings.setdefault(model.label, (model.size_bytes, "here", model.name))
     return siblings, []
+
+
+def local_siblings(store: Store, repo: RepoName) -> list[LocalModel]:
+    """The models of that repository which are on this machine, whole."""
+    named = ((model, as_name(model.name)) for model in store.models() if model.complete)
+    return [
+        model for model, name in named if isinstance(name, RepoName) and (name.org, name.repo) == (repo.org, repo.repo)
+    ]
 
 
 def _by_label(name: RepoName, variants: Sequence[Variant]) -> Siblings:
@@ -194,13 +193,5 @@ def _by_label(name: RepoName, variants: Sequence[Variant]) -> Siblings:
 
 
 def _repository(found: Inspection) -> RepoName | None:
-    name = found.remote.name if found.remote else _repo(found.name)
-    return name if isinstance(name, RepoName) else None
-
-
-def _repo(text: str) -> RepoName | None:
-    try:
-        name = parse_name(text)
-    except UsageError:
-        return None
+    name = found.remote.name if found.remote else as_name(found.name)
     return name if isinstance(name, RepoName) else None

@@ -45,12 +45,11 @@ COMFORTS: Mapping[str, Comfort] = {
 
 @dataclass(frozen=True)
 class Standing:
-    """`score`: in doublings, -inf where the model does not fit. `lost`: of it, by quantization; `slow`: by slowness,
-    below 0 where the plan is faster than needed. `reasons`: translated."""
+    """`score`: in doublings, -inf where the model does not fit. `lost`: what quantization took of it. `reasons`:
+    translated."""
 
     score: float
     lost: float
-    slow: float
     reasons: tuple[str, ...]
 
 
@@ -65,7 +64,7 @@ def speed_for(plan: Plan) -> SpeedAt:
 def standing(plan: Plan, quality: float, lost: float, *, thinking: bool = False) -> Standing:
     """How good `plan` is. `quality`: of the unquantized model, in doublings; `lost`: what quantization costs."""
     if plan.verdict == "does_not_fit":
-        return Standing(-inf, lost, 0.0, (_("does not fit in memory"),))
+        return Standing(-inf, lost, (_("does not fit in memory"),))
     comfort = COMFORTS.get(plan.workload.name, COMFORTS["chat"])
     wanted_tok_s = comfort.tg_tok_s * (_THINKING_FACTOR if thinking else 1.0)
     tok_s = max(speed_for(plan).tg.tok_s, 1e-6)
@@ -81,7 +80,7 @@ def standing(plan: Plan, quality: float, lost: float, *, thinking: bool = False)
         reasons.append(
             _("the context of {context} tokens is too short for this use").format(context=plan.settings.context_tok)
         )
-    return Standing(quality - lost - slow - waiting - short, lost, slow + waiting, tuple(reasons))
+    return Standing(quality - lost - slow - waiting - short, lost, tuple(reasons))
 
 
 def _lost_text(lost: float) -> str:

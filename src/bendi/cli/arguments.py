@@ -16,7 +16,8 @@ from typing import Any
 
 from bendi import i18n
 from bendi.cli.output import cell_width
-from bendi.i18n import N_
+from bendi.errors import UsageError
+from bendi.i18n import N_, _
 
 TEXTS = (
     N_("usage: "),
@@ -81,6 +82,12 @@ class _Help(argparse.HelpFormatter):
         # argparse pads to a number of characters: wide ones leave the help too far right.
         surplus = cell_width(head) - len(head)
         return super()._format_action(action).replace(head + " " * surplus, head, 1)
+
+
+def check_above_zero(flag: str, value: float | None) -> None:
+    """Raises UsageError for the value of a flag that makes no sense."""
+    if value is not None and not value > 0:
+        raise UsageError(_("{flag} takes a number above zero, not {value}.").format(flag=flag, value=value))
 
 
 def folded(text: str, width: int) -> list[str]:

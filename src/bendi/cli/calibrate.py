@@ -13,7 +13,7 @@ from bendi.hardware import detect_machine
 from bendi.i18n import _
 from bendi.measured import MeasuredStore, machine_id
 from bendi.planner.calibration import Calibration, from_json, to_json
-from bendi.settings import load_settings
+from bendi.settings import Settings, load_settings
 
 _LEAST_BUDGET_S = 20.0
 _GIGA = 1e9
@@ -37,27 +37,36 @@ def run(args: argparse.Namespace) -> int:
             _("{seconds:g} seconds are too short to measure anything.").format(seconds=args.seconds),
             hint=f"bendi calibrate --seconds {_LEAST_BUDGET_S:.0f}",
         )
-    machine = machine_id(detect_machine())
-    with closing(MeasuredStore(settings.measured_file)) as store:
-        if args.show:
-            rows = [row for row in store.calibrations() if row.machine_id == machine]
-            if not rows:
-                raise UsageError(_("This machine was not measured yet."), hint="bendi calibrate")
-            calibration = from_json(rows[0].text)
-        else:
-            output.say(_("Measuring with small models; other programs that are busy now make it less exact."))
-            with output.progress(_("calibrating"), unit="percent") as bar:
-                calibration = calibrate(
-                    settings, machine, lambda done, label: bar.update(100 * done, 100, label), args.seconds
-                )
-            store.save_calibration(machine, calibration.build, to_json(calibration))
-        for notice in store.notices:
-            output.say(notice)
+    calibration = _last(settings) if args.show else measure(settings, args.seconds)
     if args.json:
         output.json_data(asdict(calibration))
     else:
         _print(calibration)
     return 0
+
+
+def measure(settings: Settings, budget_s: float = BUDGET_S) -> Calibration:
+    """Measures this machine with the engine that `settings` choose, says so, and keeps what was measured."""
+    machine = machine_id(detect_machine())
+    with closing(MeasuredStore(settings.measured_file)) as store:
+        output.say(_("Measuring with small models; other programs that are busy now make it less exact."))
+        with output.progress(_("calibrating"), unit="percent") as bar:
+            calibration = calibrate(settings, machine, lambda done, label: bar.update(100 * done, 100, label), budget_s)
+        store.save_calibration(machine, calibration.build, to_json(calibration))
+        for notice in store.notices:
+            output.say(notice)
+    return calibration
+
+
+def _last(settings: Settings) -> Calibration:
+    machine = machine_id(detect_machine())
+    with closing(MeasuredStore(settings.measured_file)) as store:
+        rows = [row for row in store.calibrations() if row.machine_id == machine]
+        for notice in store.notices:
+            output.say(notice)
+    if not rows:
+        raise UsageError(_("This machine was not measured yet."), hint="bendi calibrate")
+    return from_json(rows[0].text)
 
 
 def _print(calibration: Calibration) -> None:
@@ -85,9 +94,16 @@ def _print(calibration: Calibration) -> None:
         (_("repeats differ by"), f"±{calibration.spread:.0%}"),
         (_("measured"), _("{when}, in {seconds:.0f} s").format(when=measured_at, seconds=calibration.took_s)),
     ]
-    width = max(output.cell_width(label) for label, _text in lines)
-    for label, text in lines:
-        output.data(label + " " * (width - output.cell_width(label) + 2) + text)
+    if calibration.disturbed_share:
+        lines.append(
+            (
+                _("disturbed"),
+                _("{share:.0%} of the measurements, by other programs: calibrate again when it is quiet").format(
+                    share=calibration.disturbed_share
+                ),
+            )
+        )
+    output.facts(lines)
 
 
 def _rate(bytes_s: float) -> str:

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bendi.chat.durable import write_durably
-from bendi.chat.export import session_markdown, session_record
 from bendi.chat.parameters import PARAMETERS, parse_value
 from bendi.chat.personas import NO_PERSONA, Persona
 from bendi.chat.personas_edit import save_persona
 from bendi.cli.answers import printable
+from bendi.cli.session import write_session
 from bendi.cli.talk import Talk
-from bendi.errors import DataError, UsageError
+from bendi.errors import UsageError
 from bendi.i18n import N_, _, ngettext
 
 PREFIX = "/"
@@ -157,15 +156,7 @@ def _save(talk: Talk, argument: str) -> None:
     path = Path(argument).expanduser()
     if path.exists():
         raise UsageError(_("{path} exists already.").format(path=path), hint=_("Choose another name."))
-    messages = talk.conversation.messages
-    if path.suffix.lower() == ".json":
-        text = json.dumps(session_record(session, messages), ensure_ascii=False, indent=2) + "\n"
-    else:
-        text = session_markdown(session, messages)
-    try:
-        write_durably(path, text.encode())
-    except OSError as error:
-        raise DataError(_("{path} cannot be written: {error}").format(path=path, error=error)) from error
+    write_session(path, session, talk.conversation.messages, as_json=path.suffix.lower() == ".json")
     talk.screen.note(_("Saved in {path}.").format(path=path))
 
 

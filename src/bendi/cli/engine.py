@@ -5,23 +5,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
 from bendi.cli import output
+from bendi.cli.calibrate import measure
 from bendi.cli.engine_text import build_row, engine_rows, print_rows
 from bendi.engines import native_builds
-from bendi.engines.calibrate import calibrate
 from bendi.engines.native_build import build as make_build
 from bendi.engines.native_builds import NativeBuild
 from bendi.engines.native_proof import Trial, prove
 from bendi.engines.native_recipe import DEFAULT_RECIPE, RECIPES, SMALL_TARGETS, TARGETS
 from bendi.errors import BendiError, EngineUnsupported
-from bendi.hardware import detect_machine
 from bendi.i18n import _
-from bendi.measured import MeasuredStore, machine_id
-from bendi.planner.calibration import to_json
 from bendi.settings import Settings, load_settings
 from bendi.store.lock import locked
 from bendi.units import format_duration
@@ -91,7 +87,7 @@ def _build(args: argparse.Namespace, settings: Settings) -> int:
             _("{name} is used from now on. Back to the wheel: bendi engine use wheel").format(name=made.build_id)
         )
     if not args.no_calibrate and (args.again or not build_row(settings, made).speed):
-        _calibrate(made, settings)
+        measure(replace(settings, engine=made.build_id))
     return _show([made], settings, as_json=args.json)
 
 
@@ -120,21 +116,6 @@ def _refusal(build: NativeBuild) -> BendiError:
             command="bendi engine build --recipe zig"
         ),
     )
-
-
-def _calibrate(build: NativeBuild, settings: Settings) -> None:
-    """Measures the new build, so that plans know it."""
-    machine = machine_id(detect_machine())
-    with output.progress(_("calibrating"), unit="percent") as bar:
-        calibration = calibrate(
-            replace(settings, engine=build.build_id),
-            machine,
-            lambda done, label: bar.update(100 * done, 100, label),
-        )
-    with closing(MeasuredStore(settings.measured_file)) as store:
-        store.save_calibration(machine, calibration.build, to_json(calibration))
-        for notice in store.notices:
-            output.say(notice)
 
 
 def _list(args: argparse.Namespace, settings: Settings) -> int:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
-from importlib import metadata
 
+from bendi.advisor.advice import stored_calibration, wheel_build
 from bendi.cli import output
 from bendi.engines import native_builds
 from bendi.engines.native_builds import NativeBuild
-from bendi.errors import StoreError
 from bendi.hardware import detect_machine
 from bendi.i18n import N_, _
-from bendi.measured import MeasuredStore, machine_id
-from bendi.planner.calibration import Calibration, from_json
+from bendi.measured import machine_id
 from bendi.settings import Settings
 
 _SHOWN_TYPES = ("Q8_0", "Q6_K", "Q4_K", "Q4_0")
@@ -45,7 +42,7 @@ class EngineRow:
 def engine_rows(settings: Settings, builds: Sequence[NativeBuild]) -> list[EngineRow]:
     """The wheel and all `builds`."""
     used = native_builds.in_use(settings)
-    name = f"xllamacpp {_wheel_version()}"
+    name = wheel_build() or "xllamacpp -"
     wheel = EngineRow(native_builds.WHEEL, "proven", name, "avx2", not used, _speed(settings, name))
     return [wheel, *(build_row(settings, build) for build in builds)]
 
@@ -89,7 +86,7 @@ def _share(speed: dict[str, float] | None) -> str:
 
 
 def _speed(settings: Settings, build: str) -> dict[str, dict[str, float]]:
-    calibration = _calibration(settings, build)
+    calibration = stored_calibration(settings, machine_id(detect_machine()), build, [])
     if calibration is None:
         return {}
     return {
@@ -100,21 +97,3 @@ def _speed(settings: Settings, build: str) -> dict[str, dict[str, float]]:
         }
         for name, rates in calibration.cpu.types.items()
     }
-
-
-def _calibration(settings: Settings, build: str) -> Calibration | None:
-    if not settings.measured_file.is_file():
-        return None
-    with closing(MeasuredStore(settings.measured_file)) as store:
-        text = store.calibration(machine_id(detect_machine()), build)
-    try:
-        return from_json(text) if text else None
-    except StoreError:
-        return None
-
-
-def _wheel_version() -> str:
-    try:
-        return metadata.version("xllamacpp")
-    except metadata.PackageNotFoundError:
-        return "-"

@@ -11,6 +11,7 @@ from bendi.advisor.data import plain
 from bendi.advisor.fit import SORTS, USES, Filters, FitRow, fit
 from bendi.advisor.ranking import speed_for
 from bendi.cli import output
+from bendi.cli.arguments import check_above_zero
 from bendi.cli.plan import add_conditions, calibration_line, conditions_of, machine_json, machine_line
 from bendi.cli.plan_text import Column, bar_legend, context_text, memory_bar, print_columns, rate_text, verdict_text
 from bendi.errors import OutOfMemory, UsageError
@@ -70,8 +71,7 @@ def _filters(args: argparse.Namespace) -> Filters:
             _("{language!r} is not the code of a language.").format(language=args.language),
             hint=_("Codes are zh, en, fr, de, ja and so on."),
         )
-    if args.min_tg is not None and not args.min_tg > 0:
-        raise UsageError(_("{flag} takes a number above zero, not {value}.").format(flag="--min-tg", value=args.min_tg))
+    check_above_zero("--min-tg", args.min_tg)
     return Filters(
         use=args.use,
         language=args.language.lower() if args.language else None,

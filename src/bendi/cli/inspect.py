@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from bendi.cli import output
@@ -42,16 +41,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         output.json_data(as_json(inspection))
     else:
-        print_facts(facts_of(inspection))
+        output.facts(facts_of(inspection))
     return 0
-
-
-def print_facts(facts: Sequence[Fact]) -> None:
-    """Labels and texts in two columns, those with a text."""
-    shown = [fact for fact in facts if fact[1]]
-    width = max(output.cell_width(label) for label, _text in shown)
-    for label, text in shown:
-        output.data(label + " " * (width - output.cell_width(label) + 2) + text)
 
 
 def facts_of(inspection: Inspection) -> list[Fact]:

@@ -12,6 +12,7 @@ from typing import Any
 from bendi.chat.parameters import check_value, parse_value
 from bendi.chat.personas import Persona, PersonaBook
 from bendi.chat.sessions import Session, SessionStore
+from bendi.cli.arguments import check_above_zero
 from bendi.errors import NotFoundError, UsageError
 from bendi.i18n import N_, _
 from bendi.store import LocalModel, Store
@@ -83,8 +84,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.raw and (resumed or args.persona or args.system is not None or args.think is not None):
         raise UsageError(_("--raw continues a text: it knows no system prompt, persona, thinking or session."))
     for flag, value in (("--context", args.context), ("--threads", args.threads)):
-        if value is not None and value < 1:
-            raise UsageError(_("{flag} takes a number above zero, not {value}.").format(flag=flag, value=value))
+        check_above_zero(flag, value)
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, Any]:

@@ -66,6 +66,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: frozense
         data("  ".join(padded).rstrip())
 
 
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """Labels and texts in two columns, those with a text."""
+    shown = [pair for pair in pairs if pair[1]]
+    width = max(cell_width(label) for label, _text in shown)
+    for label, text in shown:
+        data(label + " " * (width - cell_width(label) + 2) + text)
+
+
 def confirm(question: str, default: bool = False) -> bool:
     """Asks yes or no on the terminal; `default` where nobody can answer."""
     if not sys.stdin.isatty():

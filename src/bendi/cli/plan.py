@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from bendi.advisor.data import plain
 from bendi.advisor.plans import ModelPlans, Offer, PlanRequest, plans_of
 from bendi.advisor.ranking import speed_for
 from bendi.cli import output
-from bendi.cli.arguments import folded
+from bendi.cli.arguments import check_above_zero, folded
 from bendi.cli.plan_text import (
     Column,
     bar_legend,
@@ -100,13 +101,7 @@ def run(args: argparse.Namespace) -> int:
 def conditions_of(args: argparse.Namespace, use: str) -> Conditions:
     """Raises UsageError for numbers that cannot be, and for flags that contradict each other."""
     for flag in ("prompt", "answer", "context", "min_ctx", "parallel", "threads"):
-        value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise UsageError(
-                _("{flag} takes a number above zero, not {value}.").format(
-                    flag="--" + flag.replace("_", "-"), value=value
-                )
-            )
+        check_above_zero("--" + flag.replace("_", "-"), getattr(args, flag))
     workload = _workload(args, WORKLOADS.get(use, WORKLOADS["chat"]))
     if args.context and args.min_ctx and args.context < args.min_ctx:
         raise UsageError(_("--context {context} is below --min-ctx {least}.").format(
@@ -301,13 +296,10 @@ def _print_folded(text: str) -> None:
 
 
 def _history(args: argparse.Namespace, settings: Settings) -> int:
-    store = MeasuredStore(settings.measured_file)
-    try:
+    with closing(MeasuredStore(settings.measured_file)) as store:
         rows = [row for row in history(store) if (args.model or "").casefold() in row.model.casefold()]
-    finally:
-        store.close()
-    for notice in store.notices:
-        output.say(notice)
+        for notice in store.notices:
+            output.say(notice)
     if args.json:
         output.json_data({"schema": SCHEMA, "history": plain(tuple(rows))})
     elif rows:

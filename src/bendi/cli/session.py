@@ -7,11 +7,12 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bendi.chat.durable import write_durably
 from bendi.chat.export import session_markdown, session_record
-from bendi.chat.sessions import Session, SessionStore
+from bendi.chat.sessions import Session, SessionStore, StoredMessage
 from bendi.cli import output
 from bendi.cli.answers import printable
 from bendi.errors import DataError, UsageError
@@ -98,18 +99,26 @@ def _export(args: argparse.Namespace, store: SessionStore) -> None:
     session = store.find(args.id)
     messages = store.messages(session.id)
     by_name = "json" if args.output and args.output.lower().endswith(".json") else "markdown"
-    if (args.format or ("json" if args.json else by_name)) == "json":
-        text = json.dumps(session_record(session, messages), ensure_ascii=False, indent=2) + "\n"
+    as_json = (args.format or ("json" if args.json else by_name)) == "json"
+    if args.output:
+        write_session(Path(args.output), session, messages, as_json=as_json)
+        output.say(_("Saved in {path}.").format(path=args.output))
     else:
-        text = session_markdown(session, messages)
-    if not args.output:
-        output.data(text, end="")
-        return
+        output.data(_document(session, messages, as_json=as_json), end="")
+
+
+def write_session(path: Path, session: Session, messages: Sequence[StoredMessage], *, as_json: bool) -> None:
+    """The session as a file, Markdown or JSON. Raises DataError."""
     try:
-        write_durably(Path(args.output), text.encode())
+        write_durably(path, _document(session, messages, as_json=as_json).encode())
     except OSError as error:
-        raise DataError(_("{path} cannot be written: {error}").format(path=args.output, error=error)) from error
-    output.say(_("Saved in {path}.").format(path=args.output))
+        raise DataError(_("{path} cannot be written: {error}").format(path=path, error=error)) from error
+
+
+def _document(session: Session, messages: Sequence[StoredMessage], *, as_json: bool) -> str:
+    if not as_json:
+        return session_markdown(session, messages)
+    return json.dumps(session_record(session, messages), ensure_ascii=False, indent=2) + "\n"
 
 
 def _rename(args: argparse.Namespace, store: SessionStore) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from bendi.cli import output
-from bendi.cli.inspect import Fact, as_json, facts_of, print_facts
+from bendi.cli.inspect import Fact, as_json, facts_of
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.store import LocalModel, Store
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.json:
         output.json_data(as_json(inspection) | _record_json(model))
     else:
-        print_facts([*facts_of(inspection), *_record(model)])
+        output.facts([*facts_of(inspection), *_record(model)])
     return 0
 
 

@@ -10,7 +10,7 @@ not know sessions, personas, names of models or how they came to this machine.
     engine.close()
 """
 
-from bendi.engines.protocol import Embedder, Engine, EngineInfo, LoadRequest, Tokenizer
+from bendi.engines.protocol import Embedder, Engine, EngineInfo, LoadRequest, StatefulEngine, StateInfo, Tokenizer
 from bendi.engines.registry import open_engine, open_recorded_engine
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Engine",
     "EngineInfo",
     "LoadRequest",
+    "StateInfo",
+    "StatefulEngine",
     "Tokenizer",
     "open_engine",
     "open_recorded_engine",

@@ -18,28 +18,43 @@ _DISK_LIMIT_S = 2.0
 _READ_BYTES = 4 * MIB
 
 
-def memory_read_bytes_s(threads: int) -> float:
-    """Bytes per second that `threads` threads read from memory together: the best of several rounds.
+class MemoryReader:
+    """Reads `area_bytes` of memory with each of `threads` threads at once.
 
-    The C library compares two equal areas far larger than caches, which reads both and writes nothing.
+    The C library compares the two equal halves of an area, which reads both and writes nothing.
     """
-    compare = ctypes.CDLL(None).memcmp if os.name == "posix" else ctypes.cdll.msvcrt.memcmp
-    compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    areas = [ctypes.create_string_buffer(2 * _PIECE_BYTES) for _ in range(threads)]
-    for area in areas:  # untouched memory is one shared page of zeros
-        ctypes.memset(area, 1, 2 * _PIECE_BYTES)
 
-    def read(area: ctypes.Array[ctypes.c_char]) -> None:
+    def __init__(self, threads: int, area_bytes: int) -> None:
+        self._compare = ctypes.CDLL(None).memcmp if os.name == "posix" else ctypes.cdll.msvcrt.memcmp
+        self._compare.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+        self._half_bytes = area_bytes // 2
+        self._areas = [ctypes.create_string_buffer(2 * self._half_bytes) for _ in range(threads)]
+        for area in self._areas:  # untouched memory is one shared page of zeros
+            ctypes.memset(area, 1, 2 * self._half_bytes)
+
+    @property
+    def read_bytes(self) -> int:
+        return 2 * self._half_bytes * len(self._areas)
+
+    def seconds(self, rounds: int) -> float:
+        """Of one round, the best of several."""
+        best_s = float("inf")
+        with ThreadPoolExecutor(len(self._areas)) as pool:
+            for _round in range(rounds):
+                started_s = time.perf_counter()
+                list(pool.map(self._read, self._areas))
+                best_s = min(best_s, time.perf_counter() - started_s)
+        return best_s
+
+    def _read(self, area: ctypes.Array[ctypes.c_char]) -> None:
         address = ctypes.addressof(area)
-        compare(address, address + _PIECE_BYTES, _PIECE_BYTES)
+        self._compare(address, address + self._half_bytes, self._half_bytes)
 
-    best_s = float("inf")
-    with ThreadPoolExecutor(threads) as pool:
-        for _round in range(_ROUNDS):
-            started_s = time.perf_counter()
-            list(pool.map(read, areas))
-            best_s = min(best_s, time.perf_counter() - started_s)
-    return 2 * _PIECE_BYTES * threads / best_s
+
+def memory_read_bytes_s(threads: int) -> float:
+    """Bytes per second that `threads` threads read together, from areas far larger than caches."""
+    reader = MemoryReader(threads, 2 * _PIECE_BYTES)
+    return reader.read_bytes / reader.seconds(_ROUNDS)
 
 
 def disk_read_bytes_s(folder: Path) -> float:

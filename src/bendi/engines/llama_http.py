@@ -8,10 +8,11 @@ from dataclasses import asdict
 from typing import Any, NoReturn
 
 from bendi.engines import transport
+from bendi.engines.kv_state import KvStates
 from bendi.engines.load_report import LAST_LINE, read_load_report
 from bendi.engines.prepare import Prepared
 from bendi.engines.process import WorkerProcess
-from bendi.engines.protocol import EngineInfo, LoadRequest, Observer
+from bendi.engines.protocol import EngineInfo, LoadRequest, Observer, StateInfo
 from bendi.engines.transport import WorkerGone, WorkerRefused
 from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
 from bendi.i18n import _
@@ -29,8 +30,10 @@ from bendi.messages import (
 
 
 class LlamaServerEngine:
-    """Engine, Tokenizer and (when loaded for it) Embedder over a worker that is ready. `prepared`: what it was loaded
-    from. `observer`: who is told of its answers, if anybody."""
+    """Engine, Tokenizer and (when loaded for it) Embedder and StatefulEngine over a worker that is ready.
+
+    `prepared`: what it was loaded from. `observer`: who is told of its answers, if anybody.
+    """
 
     def __init__(self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], prepared: Prepared) -> None:
         assert worker.address
@@ -54,6 +57,7 @@ class LlamaServerEngine:
             details={"sandbox": str(ready["sandbox"]), "pid": str(worker.pid)},
             buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
+        self._states = KvStates(load, prepared, ready, worker.state_folder)
 
     @property
     def info(self) -> EngineInfo:
@@ -116,6 +120,22 @@ class LlamaServerEngine:
         (first,) = answer["completion_probabilities"]
         found = {int(row["id"]): float(row["logprob"]) for row in first["top_logprobs"]}
         return found, int(answer["timings"]["prompt_n"])
+
+    def save_state(self, name: str) -> StateInfo:
+        def write(file_name: str) -> tuple[int, int]:
+            answer = self._slot("save", file_name)
+            return int(answer["n_saved"]), int(answer["n_written"])
+
+        return self._states.save(name, write)
+
+    def restore_state(self, name: str) -> StateInfo:
+        return self._states.restore(name, lambda file_name: int(self._slot("restore", file_name)["n_restored"]))
+
+    def _slot(self, action: str, file_name: str) -> dict[str, Any]:
+        try:
+            return transport.call(self._address, f"/slots/0?action={action}", {"filename": file_name}, timeout_s=None)
+        except WorkerGone as error:
+            self._fail(error)
 
     def close(self) -> None:
         self._closed = True

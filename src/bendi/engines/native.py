@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from bendi.engines import transport
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.native_builds import NativeBuild
-from bendi.engines.prepare import Prepared, prepare
+from bendi.engines.prepare import Prepared, prepare, worker_config
 from bendi.engines.process import WorkerProcess, worker_command
 from bendi.engines.protocol import LoadRequest
 from bendi.engines.transport import WorkerGone, WorkerRefused
@@ -34,7 +34,8 @@ def open_engine(
         )
     prepared = prepare(load)
     started_s = time.monotonic()
-    worker = WorkerProcess(worker_command("bendi.engines.native_worker"), _config(load, prepared, build))
+    config = worker_config(load, prepared, program=str(build.server.absolute()))
+    worker = WorkerProcess(worker_command("bendi.engines.native_worker"), config)
     wait = _Waiting(worker, prepared, on_progress, build, started_s)
     ready = worker.wait_ready(load.load_timeout_s, wait.look)
     if on_progress:
@@ -75,26 +76,7 @@ class _Waiting:
                     "load_s": time.monotonic() - self.started_s,
                     "sandbox": self.worker.told.get("sandbox", "none"),
                     "build": self.build.engine_name,
+                    "checkpoints_in_states": False,  # `SERVER_TASK_TYPE_SLOT_SAVE` in its server-context.cpp
                 }
             }
         )
-
-
-def _config(load: LoadRequest, prepared: Prepared, build: NativeBuild) -> dict[str, object]:
-    # Values can be quantized only with flash attention; otherwise the engine turns it on wherever it works.
-    needs_flash = load.type_v not in ("f16", "f32", "bf16")
-    return {
-        "program": str(build.server.absolute()),
-        "model_path": str(prepared.parts[0]),
-        "part_paths": [str(part) for part in prepared.parts],
-        "context_tok": prepared.context_tok * load.parallel,
-        "threads": load.threads or 0,
-        "parallel": load.parallel,
-        "type_k": load.type_k,
-        "type_v": load.type_v,
-        "flash_attention": True if needs_flash else load.flash_attention,
-        "embeddings": load.embeddings,
-        "memory_limit_bytes": prepared.memory_limit_bytes,
-        "repack": prepared.repack,
-        "checkpoints": prepared.checkpoints,
-    }

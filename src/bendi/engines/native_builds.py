@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bendi.engines.native_recipe import SERVER
+from bendi.engines.native_recipe import SERVER, Ingredients
 from bendi.engines.registry import BUILDS_FOLDER
 from bendi.errors import EngineUnsupported, NotFoundError, StoreError, UsageError
 from bendi.formats.json_scan import bounded_json_file
@@ -46,18 +46,12 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a build was made of. `compiler`: kind, version and target; `repairs`: names of the defects of the compiler
-    that were worked around. `took_s`: compiling, over all attempts."""
+class Manifest(Ingredients):
+    """What is kept of a build. `repairs`: names of the defects of the compiler that were worked around; their flags are
+    not among `flags`. `took_s`: compiling, over all attempts."""
 
     build_id: str
-    recipe: str
     source: str
-    source_sha256: str
-    compiler: str
-    isa: tuple[str, ...]
-    options: Mapping[str, str]
-    flags: tuple[str, ...]
     repairs: tuple[str, ...]
     programs: Mapping[str, Program]
     built_at: str

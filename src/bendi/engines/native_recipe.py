@@ -91,8 +91,9 @@ DEFAULT_RECIPE = "static"
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """All that decides what a build computes with. `options`: for CMake; `flags`: of the compiler, for every file."""
+class Ingredients:
+    """What a build is made of. `compiler`: kind, version and target. `options`: for CMake; `flags`: of the compiler,
+    for every file."""
 
     recipe: str
     source_sha256: str
@@ -100,6 +101,12 @@ class Configuration:
     isa: tuple[str, ...]
     options: Mapping[str, str]
     flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Configuration(Ingredients):
+    """All that decides what a build computes with."""
+
     targets: tuple[str, ...]
 
     @property

@@ -1,6 +1,6 @@
 """Becomes the worker process of a native build: `python -m bendi.engines.native_worker`.
 
-Reads one line of JSON from stdin (`NativeConfig`), gives up what a worker does not need, as `worker` does, and becomes
+Reads one line of JSON from stdin (`WorkerConfig`), gives up what a worker does not need, as `worker` does, and becomes
 llama-server, which keeps those bounds. Its key goes to it through a pipe that is empty once it has been read: it is on
 no command line, in no environment and in no file. Started by `engines.native` only.
 """
@@ -12,50 +12,29 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from typing import NoReturn
 
 from bendi.engines import sandbox
-
-VERBOSITY = 4
-"""The lowest at which the engine says how large its buffers are; from 5 on it logs prompts."""
-
-
-@dataclass(frozen=True)
-class NativeConfig:
-    """What the parent sends: as `worker.WorkerConfig`, and `program`, the llama-server to become."""
-
-    program: str
-    model_path: str
-    part_paths: list[str]
-    key: str
-    socket_path: str
-    context_tok: int = 0
-    threads: int = 0
-    parallel: int = 1
-    type_k: str = "f16"
-    type_v: str = "f16"
-    flash_attention: bool | None = None
-    embeddings: bool = False
-    memory_limit_bytes: int = 0
-    repack: bool = True
-    checkpoints: int = 1
-    parent_pid: int = 0
+from bendi.engines.worker_config import BATCH_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
-    config = NativeConfig(**json.loads(sys.stdin.readline()))
+    config = WorkerConfig(**json.loads(sys.stdin.readline()))
     sandbox.die_with_parent(config.parent_pid)
     sandbox.limit_memory(config.memory_limit_bytes)
     confinement = sandbox.confine(
-        config.part_paths, [os.path.dirname(config.socket_path)], allow_tcp=False, programs=[config.program]
+        config.part_paths,
+        [os.path.dirname(config.socket_path)],
+        allow_tcp=False,
+        programs=[config.program],
+        overwrite_dirs=[config.state_dir] if config.state_dir else [],
     )
     sys.stdout.write(json.dumps({"sandbox": confinement}) + "\n")
     sys.stdout.flush()
     become([config.program, *arguments(config, _readable_once(config.key))])
 
 
-def arguments(config: NativeConfig, key_path: str) -> list[str]:
+def arguments(config: WorkerConfig, key_path: str) -> list[str]:
     """llama-server's arguments. Everything that it leaves open by default is closed here: no other origin, no page, no
     slots page (it shows prompts), no fetching, no automatic fitting behind the plan's back."""
     said = [
@@ -63,8 +42,7 @@ def arguments(config: NativeConfig, key_path: str) -> list[str]:
         "--cors-origins", "", "--no-cors-credentials", "--no-slots", "--no-ui", "--offline",
         "--verbosity", str(VERBOSITY), "--log-timestamps", "--log-prefix", "--log-colors", "off",
         "--fit", "off", "--ctx-size", str(config.context_tok), "--parallel", str(config.parallel),
-        # A cancelled prompt is left only between batches: 512 keeps that wait short and costs no speed on a CPU.
-        "--batch-size", "512", "--ubatch-size", "512", "--cache-ram", "0", "--no-context-shift",
+        "--batch-size", str(BATCH_TOK), "--ubatch-size", str(BATCH_TOK), "--cache-ram", "0", "--no-context-shift",
         "--ctx-checkpoints", str(config.checkpoints),
         "--cache-type-k", config.type_k, "--cache-type-v", config.type_v,
     ]  # fmt: skip
@@ -74,6 +52,8 @@ def arguments(config: NativeConfig, key_path: str) -> list[str]:
         said += ["--no-repack"]
     if config.embeddings:
         said += ["--embeddings", "--pooling", "mean"]
+    if config.state_dir:
+        said += ["--slot-save-path", config.state_dir]
     if config.threads:
         said += ["--threads", str(config.threads), "--threads-batch", str(config.threads)]
     return said

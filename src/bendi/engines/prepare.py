@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
+from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import ModelFileError, OutOfMemory
 from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_split, split_paths
 from bendi.hardware import detect_memory
@@ -52,7 +53,11 @@ class Prepared:
     def check_unchanged(self) -> None:
         """Raises ModelFileError when a file is not the one any more that was checked: the engine may have read another.
         To be called when it is ready, before it is asked anything."""
-        if _identity(self.parts) != self.identity:
+        try:
+            unchanged = _identity(self.parts) == self.identity
+        except OSError:
+            unchanged = False
+        if not unchanged:
             raise ModelFileError(
                 _("{path} was changed while it was being loaded.").format(path=self.parts[0]),
                 hint=_("Load it again when nothing writes to it any more."),
@@ -109,4 +114,26 @@ def prepare(load: LoadRequest) -> Prepared:
         checkpoints=checkpoint_count(facts, setup),
         identity=before,
         repack=weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
+    )
+
+
+def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> WorkerConfig:
+    """What the worker is told. `program`: of a native build."""
+    # Values can be quantized only with flash attention; otherwise the engine turns it on wherever it works.
+    needs_flash = load.type_v not in ("f16", "f32", "bf16")
+    return WorkerConfig(
+        model_path=str(prepared.parts[0]),
+        part_paths=[str(part) for part in prepared.parts],
+        program=program,
+        context_tok=prepared.context_tok * load.parallel,
+        threads=load.threads or 0,
+        parallel=load.parallel,
+        type_k=load.type_k,
+        type_v=load.type_v,
+        flash_attention=True if needs_flash else load.flash_attention,
+        embeddings=load.embeddings,
+        memory_limit_bytes=prepared.memory_limit_bytes,
+        repack=prepared.repack,
+        checkpoints=prepared.checkpoints,
+        state_dir=str(load.state_dir.absolute()) if load.state_dir else "",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,15 +12,12 @@ from statistics import median
 from bendi.engines.protocol import Engine, LoadRequest
 from bendi.engines.random_weights import write_random_model
 from bendi.engines.registry import open_engine
-from bendi.errors import EngineError
+from bendi.engines.timing import endless_words, take, timed
 from bendi.formats.blueprints import blueprint_from_config
-from bendi.i18n import _
-from bendi.messages import GenerateRequest, Timings
-from bendi.planner.work import ModelWork, model_work
+from bendi.planner.layers import model_work
+from bendi.planner.work import ModelWork
 from bendi.settings import Settings
 
-_FIRST_WORD = 300
-"""Token numbers below are bytes and special tokens."""
 _SHORT_TOK = 4
 _WARM_UP_TOK = 8
 _PROMPT_LIMIT_S = 0.8
@@ -31,14 +27,14 @@ _PROMPT_LIMIT_S = 0.8
 class Probe:
     """A model to be timed. `config`: as in a Hugging Face `config.json`. `type_name`: of its matrices.
 
-    `depth_tok`: time it after so many tokens, too; 0: only at the beginning. `prompt_tok`: the longest prompt to time.
+    `depths_tok`: time it after so many tokens, too, the smallest first. `prompt_tok`: the longest prompt to time.
     `answer_tok`: tokens generated for one timing; `repeats`: timings of each kind.
     """
 
     name: str
     config: dict[str, object]
     type_name: str
-    depth_tok: int = 0
+    depths_tok: tuple[int, ...] = ()
     prompt_tok: int = 256
     answer_tok: int = 24
     repeats: int = 3
@@ -62,19 +58,31 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Timed:
+    """`generation`: seconds for one token, `prompt`: for a whole prompt, None where none was timed; both after
+    `depth_tok` tokens."""
+
+    generation: Times
+    prompt: Times | None
+    depth_tok: int = 0
+
+
+@dataclass(frozen=True)
 class ProbeResult:
-    """What one probe showed. `generation`: seconds for one token, `prompt`: for one prompt of `prompt_tok` tokens;
-    those with `deep_` after `depth_tok` tokens. `load_s`: until the engine was ready, its process included."""
+    """What one probe showed. `prompt_tok`: of the prompts that were timed; `start`, `deep`: at the beginning and at the
+    depths. `load_s`: until the engine was ready, its process included."""
 
     work: ModelWork
     build: str
     load_s: float
     prompt_tok: int
-    generation: Times
-    prompt: Times | None
-    depth_tok: int = 0
-    deep_generation: Times | None = None
-    deep_prompt: Times | None = None
+    start: Timed
+    deep: tuple[Timed, ...] = ()
+
+    @property
+    def noises(self) -> list[float]:
+        kinds = [kind for timed in (self.start, *self.deep) for kind in (timed.generation, timed.prompt)]
+        return [kind.noise for kind in kinds if kind is not None]
 
 
 Heads = tuple[int, int, int]
@@ -126,7 +134,7 @@ def run_probe(probe: Probe, settings: Settings, folder: Path) -> ProbeResult:
 def _timed(probe: Probe, work: ModelWork, settings: Settings, path: Path) -> ProbeResult:
     load = LoadRequest(
         model_path=path,
-        context_tok=probe.depth_tok + probe.prompt_tok + 512,
+        context_tok=max(probe.depths_tok, default=0) + probe.prompt_tok + 512,
         threads=probe.threads,
         type_k=probe.kv_type,
         type_v=probe.kv_type,
@@ -134,31 +142,26 @@ def _timed(probe: Probe, work: ModelWork, settings: Settings, path: Path) -> Pro
     started_s = time.perf_counter()
     with closing(open_engine(load, settings)) as engine:
         load_s = time.perf_counter() - started_s
-        words = _words(work.vocab_size)
-        _ask(engine, _take(words, _SHORT_TOK), _WARM_UP_TOK)
+        words = endless_words(work.vocab_size)
+        timed(engine, take(words, _SHORT_TOK), _WARM_UP_TOK)
         prompt_tok = probe.prompt_tok and _affordable(engine, words, probe.prompt_tok)
-        generation = _generation(engine, (), words, probe)
-        prompt = _prompts(engine, (), words, probe, prompt_tok) if prompt_tok else None
-        if not probe.depth_tok:
-            return ProbeResult(work, engine.info.build, load_s, prompt_tok, generation, prompt)
-        past = _take(words, probe.depth_tok)
-        _ask(engine, past, 1)
-        return ProbeResult(
-            work,
-            engine.info.build,
-            load_s,
-            prompt_tok,
-            generation,
-            prompt,
-            probe.depth_tok,
-            _generation(engine, past, words, probe),
-            _prompts(engine, past, words, probe, prompt_tok) if prompt_tok else None,
-        )
+        found = [_timed_at(engine, (), words, probe, prompt_tok)]
+        past: tuple[int, ...] = ()
+        for depth_tok in probe.depths_tok:
+            past += take(words, depth_tok - len(past))
+            timed(engine, past, 1)
+            found.append(_timed_at(engine, past, words, probe, prompt_tok))
+        return ProbeResult(work, engine.info.build, load_s, prompt_tok, found[0], tuple(found[1:]))
+
+
+def _timed_at(engine: Engine, past: tuple[int, ...], words: Iterator[int], probe: Probe, prompt_tok: int) -> Timed:
+    generation = _generation(engine, past, words, probe)
+    return Timed(generation, _prompts(engine, past, words, probe, prompt_tok) if prompt_tok else None, len(past))
 
 
 def _affordable(engine: Engine, words: Iterator[int], wanted_tok: int) -> int:
     """The longest prompt, up to `wanted_tok`, that does not take too long."""
-    timings = _ask(engine, _take(words, 32), 1)
+    timings = timed(engine, take(words, 32), 1)
     tok_s = timings.pp_tok_s or 1.0
     prompt_tok = wanted_tok
     while prompt_tok > 32 and prompt_tok / tok_s > _PROMPT_LIMIT_S:
@@ -167,28 +170,10 @@ def _affordable(engine: Engine, words: Iterator[int], wanted_tok: int) -> int:
 
 
 def _generation(engine: Engine, past: tuple[int, ...], words: Iterator[int], probe: Probe) -> Times:
-    timings = [_ask(engine, past + _take(words, _SHORT_TOK), probe.answer_tok + 1) for _ in range(probe.repeats)]
+    timings = [timed(engine, past + take(words, _SHORT_TOK), probe.answer_tok + 1) for _ in range(probe.repeats)]
     return Times(tuple(1 / (timing.tg_tok_s or 1e-9) for timing in timings))
 
 
 def _prompts(engine: Engine, past: tuple[int, ...], words: Iterator[int], probe: Probe, prompt_tok: int) -> Times:
-    timings = [_ask(engine, past + _take(words, prompt_tok), 1) for _ in range(max(probe.repeats - 1, 2))]
+    timings = [timed(engine, past + take(words, prompt_tok), 1) for _ in range(max(probe.repeats - 1, 2))]
     return Times(tuple(prompt_tok / (timing.pp_tok_s or 1e-9) for timing in timings))
-
-
-def _words(vocab_size: int) -> Iterator[int]:
-    """Token numbers without a pattern, so that no prompt is found in the cache."""
-    source = random.Random(vocab_size)
-    while True:
-        yield source.randrange(_FIRST_WORD, vocab_size)
-
-
-def _take(words: Iterator[int], count: int) -> tuple[int, ...]:
-    return tuple(next(words) for _ in range(count))
-
-
-def _ask(engine: Engine, prompt: tuple[int, ...], answer_tok: int) -> Timings:
-    *_texts, last = engine.generate(GenerateRequest(prompt=prompt, max_tokens=answer_tok, ignore_end=True))
-    if last.timings is None:
-        raise EngineError(_("The engine gave no timings."), hint=_("See `bendi doctor`."))
-    return last.timings

@@ -18,12 +18,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from bendi.engines.transport import Address
+from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
 from bendi.i18n import _
 
@@ -41,17 +43,26 @@ _OUT_OF_MEMORY_SIGNS = ("failed to allocate", "bad_alloc", "out of memory", "una
 
 
 class WorkerProcess:
-    """One worker. `address` is set once `wait_ready` has returned. `told`: what it has said of itself before that."""
+    """One worker. `address` is set once `wait_ready` has returned. `told`: what it has said of itself before that.
+    `state_folder`: the worker's own, in the `state_dir` of the configuration; None without."""
 
-    def __init__(self, command: Sequence[str], config: Mapping[str, Any]) -> None:
-        remove_orphans()
+    def __init__(self, command: Sequence[str], config: WorkerConfig) -> None:
+        state_dirs = [Path(config.state_dir)] if config.state_dir else []
+        remove_orphans(state_dirs)
         self.address: Address | None = None
+        self.state_folder = _state_folder(state_dirs[0]) if state_dirs else None
         self._folder = _private_folder()
         key = secrets.token_urlsafe(32)
         self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         # llama-server takes a host for a Unix socket when it ends in `.sock`.
         socket_path = str(self._folder / "w.sock") if self._folder else ""
-        self._config = {**config, "key": key, "socket_path": socket_path, "parent_pid": os.getpid()}
+        self._config = replace(
+            config,
+            key=key,
+            socket_path=socket_path,
+            parent_pid=os.getpid(),
+            state_dir=str(self.state_folder or ""),
+        )
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         try:
@@ -65,8 +76,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         except OSError as error:
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove_folders()
             raise EngineError(
                 _("The engine's process could not be started: {error}").format(error=error),
                 hint=_("Close other programs, and try again; `bendi doctor` shows the memory."),
@@ -82,7 +92,7 @@ class WorkerProcess:
             reader.start()
         assert self._process.stdin
         with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(self._config).encode() + b"\n")
+            self._process.stdin.write(json.dumps(asdict(self._config)).encode() + b"\n")
             self._process.stdin.flush()
 
     @property
@@ -92,7 +102,7 @@ class WorkerProcess:
     @property
     def private_address(self) -> Address:
         """Where the worker will listen, if that is a Unix socket; nobody may be there yet."""
-        return Address(key=self._config["key"], socket_path=self._config["socket_path"])
+        return Address(key=self._config.key, socket_path=self._config.socket_path)
 
     def answer(self, message: dict[str, Any]) -> None:
         """What a worker that does not speak for itself would have said."""
@@ -138,8 +148,8 @@ class WorkerProcess:
             self.close()
             raise
         ready: dict[str, Any] = message["ready"]
-        port = int(str(ready["address"]).rsplit(":", 1)[-1]) if not self._config["socket_path"] else 0
-        self.address = Address(key=self._config["key"], socket_path=self._config["socket_path"], port=port)
+        port = int(str(ready["address"]).rsplit(":", 1)[-1]) if not self._config.socket_path else 0
+        self.address = Address(key=self._config.key, socket_path=self._config.socket_path, port=port)
         return ready
 
     def death(self, said: str = "") -> EngineError:
@@ -184,7 +194,7 @@ class WorkerProcess:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
-        """Ends the worker at once and removes its folder. Closing twice is harmless."""
+        """Ends the worker at once and removes its folders. Closing twice is harmless."""
         with suppress(OSError, ValueError):
             if self._process.stdin:
                 self._process.stdin.close()
@@ -197,8 +207,12 @@ class WorkerProcess:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        for folder in (self._folder, self.state_folder):
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _read_stdout(self) -> None:
         assert self._process.stdout
@@ -241,10 +255,20 @@ def _bases() -> list[Path]:
     return [*([Path(runtime)] if runtime and Path(runtime).is_dir() else []), Path(tempfile.gettempdir()), Path("/tmp")]
 
 
-def remove_orphans() -> list[Path]:
-    """Removes the folders of workers whose bendi no longer runs; the workers themselves ended with it."""
+def _state_folder(state_dir: Path) -> Path | None:
+    """A new folder in `state_dir`, so on the same file system; None where there can be none, and so no states."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{_FOLDER_PREFIX}{os.getpid()}-", dir=state_dir))
+    except OSError:
+        return None
+
+
+def remove_orphans(more: Sequence[Path] = ()) -> list[Path]:
+    """Removes the folders of workers whose bendi no longer runs, also those in `more`; the workers themselves ended
+    with it."""
     removed = []
-    for base in dict.fromkeys(_bases()):
+    for base in dict.fromkeys([*_bases(), *more]):
         for folder in base.glob(f"{_FOLDER_PREFIX}*-*"):
             owner = folder.name[len(_FOLDER_PREFIX) :].split("-")[0]
             if owner.isdigit() and not _runs(int(owner)) and _is_ours(folder):

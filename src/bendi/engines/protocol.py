@@ -24,7 +24,8 @@ class LoadRequest:
 
     `memory_limit_bytes`: bound of the worker's private memory; weights mapped from the file do not count.
     `load_timeout_s`: a load that takes longer is ended with an error. `type_k`, `type_v`: how keys and values are kept
-    in the KV cache, one of KV_TYPES.
+    in the KV cache, one of KV_TYPES. `state_dir`: a folder, made if need be, where states of conversations can be saved
+    (see StatefulEngine).
     """
 
     model_path: Path
@@ -37,6 +38,7 @@ class LoadRequest:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attention: bool | None = None
+    state_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,33 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """One vector per text, L2-normalised."""
+
+
+@dataclass(frozen=True)
+class StateInfo:
+    """A state on disk. `cached_tok`: tokens that need not be computed again. `took_s`: to save or to restore it."""
+
+    name: str
+    cached_tok: int
+    size_bytes: int
+    took_s: float
+
+
+@runtime_checkable
+class StatefulEngine(Protocol):
+    """Engines loaded with `state_dir` and `parallel=1`: they can keep what they have computed of a conversation.
+
+    `name`: 1 to 100 letters, digits, `_` and `-`. Both wait for a running answer, and raise StateUnusable, with a
+    `reason` for programs, when it cannot be done or must not be; then nothing is lost but the time to compute it again.
+    """
+
+    def save_state(self, name: str) -> StateInfo:
+        """Keeps what the engine holds now: the prompt and the answer of the last request. Replaces a state of that
+        name. Also raises EngineCrashed."""
+
+    def restore_state(self, name: str) -> StateInfo:
+        """Makes the engine hold it again; the next request computes only what does not begin as the saved one did.
+        What it held before may be gone even if this fails. Also raises EngineCrashed."""
 
 
 class Observer(Protocol):

@@ -21,8 +21,9 @@ from bendi.hardware import detect_cpu, detect_machine
 from bendi.measured import AnswerRecord, Buffers, LoadRecord, MeasuredStore, machine_id, model_key
 from bendi.messages import Chunk, Usage
 from bendi.planner.calibration import Calibration, from_json
+from bendi.planner.layers import model_work
 from bendi.planner.speed import generation_s, load_s, prompt_s
-from bendi.planner.work import ModelWork, model_work
+from bendi.planner.work import ModelWork
 from bendi.settings import Settings
 
 _PATIENCE_S = 2.0

@@ -24,8 +24,8 @@ _VERSION_FLAG = 1
 
 # Landlock rights by the ABI that introduced them: the kernel refuses bits it does not know.
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
-_REMOVE_FILE, _MAKE_SOCK = 1 << 5, 1 << 9
-_FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: 1 << 13, 3: 1 << 14, 5: 1 << 15}
+_REMOVE_FILE, _MAKE_SOCK, _TRUNCATE = 1 << 5, 1 << 9, 1 << 14
+_FS_RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 _TCP_RIGHTS = 0b11
 _ABI_WITH_TCP = 4
 
@@ -33,7 +33,7 @@ _READ = _READ_FILE | _READ_DIR
 _SYSTEM_READ = ("/usr", "/lib", "/lib64", "/bin", "/opt", "/proc", "/sys", "/etc/localtime", "/etc/ld.so.cache")
 _DEVICES = ("/dev/null", "/dev/urandom", "/dev/zero", "/dev/shm", "/dev/dri", "/dev/kfd")
 _GPU_DEVICES = ("/dev/nvidia*", "/dev/kfd")
-_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | 1 << 14 | 1 << 15
+_FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15
 
 
 def die_with_parent(parent_pid: int, by: int = signal.SIGKILL) -> None:
@@ -69,11 +69,17 @@ def landlock_version() -> int:
 
 
 def confine(
-    read_paths: Sequence[str], write_dirs: Sequence[str], *, allow_tcp: bool, programs: Sequence[str] = ()
+    read_paths: Sequence[str],
+    write_dirs: Sequence[str],
+    *,
+    allow_tcp: bool,
+    programs: Sequence[str] = (),
+    overwrite_dirs: Sequence[str] = (),
 ) -> str:
     """From here on this process reads only the system's libraries and `read_paths`, runs beside the system's programs
-    only `programs`, writes only below `write_dirs`, and opens no TCP connection (unless `allow_tcp`). What it becomes
-    by `exec` is bound as well. Returns what is in force, such as `"landlock 7, no tcp"`."""
+    only `programs`, writes only below `write_dirs` and into files that exist below `overwrite_dirs`, and opens no TCP
+    connection (unless `allow_tcp`). What it becomes by `exec` is bound as well. Returns what is in force, such as
+    `"landlock 7, no tcp"`."""
     abi = landlock_version()
     if not abi:
         return "none"
@@ -95,6 +101,8 @@ def confine(
         _allow(libc, ruleset, path, rights)
     for path in write_dirs:
         _allow(libc, ruleset, path, (_READ | _WRITE_FILE | _MAKE_SOCK | _REMOVE_FILE) & rights)
+    for path in overwrite_dirs:
+        _allow(libc, ruleset, path, (_READ_FILE | _WRITE_FILE | _TRUNCATE) & rights)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     in_force = libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
     os.close(ruleset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from bendi.engines.llama_http import LlamaServerEngine
-from bendi.engines.prepare import prepare
+from bendi.engines.prepare import prepare, worker_config
 from bendi.engines.process import WorkerProcess, worker_command
 from bendi.engines.protocol import LoadRequest
 from bendi.errors import EngineUnsupported
@@ -22,21 +22,7 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
     """Loads the model in a new worker. Raises as `engines.open_engine`."""
     check_cpu(detect_cpu())
     prepared = prepare(load)
-    config = {
-        "model_path": str(prepared.parts[0]),
-        "part_paths": [str(part) for part in prepared.parts],
-        "context_tok": prepared.context_tok * load.parallel,
-        "threads": load.threads or 0,
-        "parallel": load.parallel,
-        "type_k": load.type_k,
-        "type_v": load.type_v,
-        "flash_attention": load.flash_attention,
-        "embeddings": load.embeddings,
-        "memory_limit_bytes": prepared.memory_limit_bytes,
-        "repack": prepared.repack,
-        "checkpoints": prepared.checkpoints,
-    }
-    worker = WorkerProcess(worker_command("bendi.engines.worker"), config)
+    worker = WorkerProcess(worker_command("bendi.engines.worker"), worker_config(load, prepared))
 
     def report() -> None:
         if on_progress and prepared.weights_bytes:

@@ -15,36 +15,12 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import xllamacpp
 
 from bendi.engines import sandbox
-
-_VERBOSITY = 4
-"""The lowest at which the engine says how large its buffers are; from 5 on it logs prompts."""
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What the parent sends. `socket_path` empty: a free port on 127.0.0.1 is taken and reported."""
-
-    model_path: str
-    part_paths: list[str]
-    key: str
-    socket_path: str = ""
-    context_tok: int = 0
-    threads: int = 0
-    parallel: int = 1
-    type_k: str = "f16"
-    type_v: str = "f16"
-    flash_attention: bool | None = None
-    embeddings: bool = False
-    memory_limit_bytes: int = 0
-    repack: bool = True
-    checkpoints: int = 1
-    parent_pid: int = 0
+from bendi.engines.worker_config import BATCH_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -52,7 +28,10 @@ def main() -> int:
     sandbox.die_with_parent(config.parent_pid)
     sandbox.limit_memory(config.memory_limit_bytes)
     write_dirs = [os.path.dirname(config.socket_path)] if config.socket_path else []
-    confinement = sandbox.confine(config.part_paths, write_dirs, allow_tcp=not config.socket_path)
+    state_dirs = [config.state_dir] if config.state_dir else []
+    confinement = sandbox.confine(
+        config.part_paths, write_dirs, allow_tcp=not config.socket_path, overwrite_dirs=state_dirs
+    )
     threading.Thread(target=_exit_when_parent_closes_stdin, daemon=True).start()
     started_s = time.monotonic()
     try:
@@ -67,6 +46,7 @@ def main() -> int:
                 "load_s": time.monotonic() - started_s,
                 "sandbox": confinement,
                 "build": f"xllamacpp {xllamacpp.__version__}",
+                "checkpoints_in_states": True,  # its server appends them; older ones do not
             }
         }
     )
@@ -89,23 +69,22 @@ def _parameters(config: WorkerConfig) -> Any:
     params.endpoint_props = False
     params.ui = False
     params.offline = True
-    params.verbosity = _VERBOSITY
+    params.verbosity = VERBOSITY
     params.fit_params = False
     params.n_ctx = config.context_tok
     params.n_parallel = config.parallel
-    # A cancelled prompt is left only between batches: 512 keeps that wait short and costs no speed on a CPU.
-    params.n_batch = 512
-    params.n_ubatch = 512
+    params.n_batch = BATCH_TOK
+    params.n_ubatch = BATCH_TOK
     params.cache_ram_mib = 0
     params.cache_type_k = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_k.upper()}")
     params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_v.upper()}")
-    if config.type_v not in ("f16", "f32", "bf16"):
-        # Otherwise it is on wherever it works; values can be quantized only with it.
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    elif config.flash_attention is not None:
+    if config.flash_attention is not None:
         word = "ENABLED" if config.flash_attention else "DISABLED"
         params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, f"LLAMA_FLASH_ATTN_TYPE_{word}")
     params.n_ctx_checkpoints = config.checkpoints
+    if config.state_dir:
+        # The name of a file is appended as it is.
+        params.slot_save_path = os.path.join(config.state_dir, "")
     params.no_extra_bufts = not config.repack
     params.embedding = config.embeddings
     if config.embeddings:

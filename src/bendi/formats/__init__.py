@@ -14,7 +14,7 @@ Every refusal is a ModelFileError whose message says what is wrong with the file
 
 from bendi.formats.anatomy import Anatomy, LayerKind, RopeScaling, anatomy
 from bendi.formats.gguf import read_gguf, read_gguf_from, read_gguf_parts, read_gguf_split, split_paths
-from bendi.formats.gguf_types import GgufArray, GgufFile, TensorInfo
+from bendi.formats.gguf_types import GgufArray, GgufFile, TensorInfo, aligned
 from bendi.formats.hf_model import HfModel, model_info_from_config, read_hf_folder
 from bendi.formats.model_info import ModelInfo, model_info, read_model
 from bendi.formats.quant_types import TENSOR_TYPES, TENSOR_TYPES_BY_NAME, TensorType, file_type_name
@@ -39,6 +39,7 @@ __all__ = [
     "SafetensorsTensor",
     "TensorInfo",
     "TensorType",
+    "aligned",
     "anatomy",
     "file_type_name",
     "model_info",

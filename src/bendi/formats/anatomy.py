@@ -7,12 +7,12 @@ context takes. Sources of the rules: llama.cpp `src/llama-hparams.cpp` and the `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from bendi.formats.gguf_types import GgufFile, TensorInfo
+from bendi.formats.tensor_names import is_expert_stack, layer_and_part
 
 LayerKind = Literal["attention", "window", "recurrent", "both", "none"]
 """`"attention"`: sees the whole context. `"window"`: only the last `window_tok` tokens. `"recurrent"`: keeps a state
@@ -91,8 +91,6 @@ _WINDOW_IN_ALL = ("deepseek4", "lfm2")
 _ALWAYS_RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
 _ATTENTION_INTERVALS = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4, "qwen4exp": 4, "minimax-01": 8}
 """Every so many layers, the last one has attention and the others are recurrent."""
-_LAYER = re.compile(r"blk\.(\d{1,5})\.")
-_EXPERTS = re.compile(r"blk\.\d+\.ffn_(?:\w+_(?:ch)?exps\b|(?:gate|up|down)\.\d+\.)")
 
 
 def anatomy(gguf: GgufFile, *more: GgufFile) -> Anatomy:
@@ -103,7 +101,7 @@ def anatomy(gguf: GgufFile, *more: GgufFile) -> Anatomy:
     names = {tensor.name for tensor in tensors}
     layers = _layers(gguf, count)
     windows = "window" in layers
-    expert_layers = {match[1] for name in names if _EXPERTS.match(name) and (match := _LAYER.match(name))}
+    expert_layers = {layer for layer, part in map(layer_and_part, names) if layer >= 0 and is_expert_stack(part)}
     return Anatomy(
         layers=layers,
         window_tok=_window_tok(gguf) if windows else None,
@@ -112,7 +110,7 @@ def anatomy(gguf: GgufFile, *more: GgufFile) -> Anatomy:
         window_key_length=_number(gguf, "attention.key_length_swa") if windows else 0,
         window_value_length=_number(gguf, "attention.value_length_swa") if windows else 0,
         experts_shared=_number(gguf, "expert_shared_count"),
-        expert_layers=sum(int(layer) < count for layer in expert_layers),
+        expert_layers=sum(layer < count for layer in expert_layers),
         prediction_layers=prediction_layers,
         active_parameters=_active_parameters(gguf, tensors, count),
         tied_embeddings="output.weight" not in names if "token_embd.weight" in names else None,
@@ -228,11 +226,10 @@ def _active_parameters(gguf: GgufFile, tensors: Iterable[TensorInfo], count: int
     used_everywhere = _number(gguf, "expert_used_count")
     active = 0
     for tensor in tensors:
-        match = _LAYER.match(tensor.name)
-        layer = int(match[1]) if match else 0
+        layer, part = layer_and_part(tensor.name)
         if count and layer >= count:
             continue
-        if experts and _EXPERTS.match(tensor.name):
+        if experts and layer >= 0 and is_expert_stack(part):
             chosen = used_in[layer] if layer < len(used_in) else used_everywhere
             active += tensor.elements * int(chosen) // experts
         else:

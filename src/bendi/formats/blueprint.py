@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from bendi.formats.gguf_types import GgufArray, GgufFile, MetadataValue, TensorInfo
+from bendi.formats.gguf_types import ALIGNMENT_BYTES, GgufArray, GgufFile, MetadataValue, TensorInfo, aligned
 from bendi.formats.quant_types import TENSOR_TYPES_BY_NAME
 
 Value = bool | int | float | str | list[int] | list[bool] | list[float] | list[str]
 Shapes = Mapping[str, tuple[int, ...]]
-ALIGNMENT_BYTES = 32
 _HALVED = re.compile(
     r"(?!.*\b(ffn_gate_inp(_shexp)?|position_embd|token_types|ssm_conv1d|shortconv\.conv|altup_(correct|predict)_coef)\b)"
     r".*\.weight$"
@@ -61,7 +60,7 @@ class Blueprint:
             kind = TENSOR_TYPES_BY_NAME[type_name]
             size_bytes = kind.size_bytes(prod(shape))
             tensors.append(TensorInfo(name, kind, shape, offset, size_bytes))
-            offset += -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+            offset += aligned(size_bytes)
         metadata = {key: _as_read(value) for key, value in self.full_metadata().items()}
         metadata["tokenizer.ggml.tokens"] = GgufArray("str", self.vocab, 0, 0)
         return GgufFile(3, "little", ALIGNMENT_BYTES, metadata, tuple(tensors), 0, offset)

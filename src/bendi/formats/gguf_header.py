@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bendi.errors import ModelFileError
 from bendi.formats.foreign import HEAD_BYTES, recognise
 from bendi.formats.gguf_cursor import MAX_HEADER_BYTES, MAX_TEXT_BYTES, Cursor, hostile_hint, quoted, truncated
-from bendi.formats.gguf_types import GgufArray, GgufFile, MetadataValue, Scalar, TensorInfo
+from bendi.formats.gguf_types import ALIGNMENT_BYTES, GgufArray, GgufFile, MetadataValue, Scalar, TensorInfo
 from bendi.formats.quant_types import REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType
 from bendi.formats.source import ByteSource
 from bendi.i18n import _
@@ -32,7 +32,6 @@ MAX_KEPT_ELEMENTS = 4096
 MAX_KEPT_STRINGS = 256
 _MAX_KEPT_TOTAL = 65536
 _MAX_NUMBER = 2**63 - 1
-_DEFAULT_ALIGNMENT = 32
 
 _STRING, _ARRAY = 8, 9
 _FORMATS = {
@@ -239,7 +238,7 @@ def _check_elements(key: str, count: int, least_bytes: int, remaining_bytes: int
 
 
 def _alignment(metadata: dict[str, MetadataValue]) -> int:
-    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    alignment = metadata.get("general.alignment", ALIGNMENT_BYTES)
     if (
         not isinstance(alignment, int)
         or isinstance(alignment, bool)

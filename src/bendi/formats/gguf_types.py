@@ -10,6 +10,13 @@ from bendi.formats.quant_types import TensorType
 
 ByteOrder = Literal["little", "big"]
 Scalar = int | float | bool | str
+ALIGNMENT_BYTES = 32
+"""Where a file says nothing else, tensors begin at multiples of it (GGUF_DEFAULT_ALIGNMENT, ggml/include/gguf.h)."""
+
+
+def aligned(size_bytes: int) -> int:
+    """What `size_bytes` take in a file with the usual alignment."""
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

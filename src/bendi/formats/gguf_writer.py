@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bendi.formats.blueprint import ALIGNMENT_BYTES, Value
-from bendi.formats.gguf_types import TensorInfo
+from bendi.formats.blueprint import Value
+from bendi.formats.gguf_types import ALIGNMENT_BYTES, TensorInfo, aligned
 
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _SIGNED_KEYS = frozenset({"tokenizer.ggml.token_type"})
@@ -59,7 +59,7 @@ def write_gguf(
                 assert data is not None
                 file.seek(len(header) + tensor.offset)
                 file.writelines(data(tensor))
-            file.truncate(len(header) + end + -end % ALIGNMENT_BYTES)
+            file.truncate(len(header) + aligned(end))
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -20,12 +20,15 @@ _BESIDE = re.compile(
     r"e_score_correction_bias)$"
 )
 """Tensors that are not weights: scales and zero points, indices, tables."""
-_PACKED = re.compile(r"(?:\.qweight|\.weight_packed|\.weight|_blocks|_packed)$")
+_LONGEST_BESIDE = 40
+"""Characters at the end of a name in which those endings are looked for."""
+_NEVER_WEIGHTS = frozenset({"BOOL", "I64", "U64", "C64", "F8_E8M0"})
+_PACKED = (".qweight", ".weight_packed", ".weight", "_blocks", "_packed")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|layer)\.(\d{1,5})\.")
-_BESIDE_TEXT = re.compile(
-    r"(?:^|\.)(?:mtp|visual|vision_tower|vision_model|vision_encoder|audio_tower|audio_model|embed_vision|embed_audio|"
-    r"multi_modal_projector|mm_projector|merger|talker|token2wav|code2wav)\."
-)
+_BESIDE_TEXT = frozenset({
+    "mtp", "visual", "vision_tower", "vision_model", "vision_encoder", "audio_tower", "audio_model", "embed_vision",
+    "embed_audio", "multi_modal_projector", "mm_projector", "merger", "talker", "token2wav", "code2wav",
+})  # fmt: skip
 _HEAD = re.compile(
     r"(?:(?:language_model|model|transformer)\.)*(?:lm_head|embed_out|output|output_layer)\."
     r"(?:weight|qweight|weight_packed)"
@@ -58,7 +61,7 @@ def count_weights(tensors: Iterable[SafetensorsTensor], facts: ConfigFacts) -> W
         parameters += weights
         match = _LAYER.search(tensor.name)
         beyond = match is not None and int(match[1]) >= len(facts.layers)
-        if _BESIDE_TEXT.search(tensor.name) or beyond:
+        if beyond or not _BESIDE_TEXT.isdisjoint(tensor.name.split(".")[:-1]):
             continue
         if match is None and not has_head:
             has_head = _HEAD.fullmatch(tensor.name) is not None
@@ -74,14 +77,15 @@ def count_weights(tensors: Iterable[SafetensorsTensor], facts: ConfigFacts) -> W
 
 
 def _weights(tensor: SafetensorsTensor, bits: int) -> int:
-    if _BESIDE.search(tensor.name):
+    if tensor.dtype in _NEVER_WEIGHTS:
         return 0
-    if tensor.dtype in ("BOOL", "I64", "U64", "C64"):
+    whole = tensor.dtype.startswith(("U", "I")) and tensor.dtype != "I8"
+    if whole and not tensor.name.endswith(_PACKED):
         return 0
-    if not tensor.dtype.startswith(("U", "I")) or tensor.dtype == "I8":
-        return 0 if tensor.dtype == "F8_E8M0" else tensor.elements
-    if not _PACKED.search(tensor.name):
+    if _BESIDE.search(tensor.name, max(len(tensor.name) - _LONGEST_BESIDE, 0)):
         return 0
+    if not whole:
+        return tensor.elements
     if tensor.dtype == "U8":
         return tensor.elements * 2 if bits in (0, 4) else tensor.elements
     return tensor.elements * DTYPE_BITS[tensor.dtype] // bits if bits else tensor.elements

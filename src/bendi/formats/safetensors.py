@@ -18,14 +18,14 @@ from bendi.formats.foreign import HEAD_BYTES, recognise
 from bendi.formats.gguf_cursor import hostile_hint, quoted, truncated, truncated_hint
 from bendi.formats.json_scan import JsonScanner, name_twice
 from bendi.formats.source import ByteSource
-from bendi.formats.tensor_table import DTYPE_BITS, SafetensorsTensor, TensorTable
+from bendi.formats.tensor_table import DTYPE_BITS, JoinedTensors, SafetensorsTensor, TensorTable
 from bendi.i18n import _
 from bendi.units import format_size
 
 MAX_HEADER_BYTES = 16 * 2**20
 """The format allows 100 MB, which take seconds to read. Published files have up to 10 MB."""
 MAX_FILE_TENSORS = 2**17
-MAX_TENSORS = 2**18
+MAX_TENSORS = 230_000
 """Tensors in all files of one model; the largest has some 210,000, in 60 files."""
 MAX_INDEX_BYTES = 32 * 2**20
 MAX_KEPT_BYTES = 28 * 2**20
@@ -92,8 +92,8 @@ class TensorBudget:
     def promise(self, weight_map: Mapping[str, str]) -> None:
         """From here on the names of an index are known, so that their texts are kept once."""
         self.promised = weight_map
+        self.keep(sum(map(sys.getsizeof, weight_map)))
         for name, file in weight_map.items():
-            self.keep(sys.getsizeof(name))
             self._by_file.setdefault(file, []).append(name)
 
     def expected(self, file: str) -> dict[str, str]:
@@ -146,8 +146,13 @@ def check_index(index: SafetensorsIndex, files: Mapping[str, SafetensorsFile]) -
 def bytes_by_dtype(tensors: Iterable[SafetensorsTensor]) -> dict[str, int]:
     """Bytes of all tensors of each type."""
     sizes: dict[str, int] = {}
-    for tensor in tensors:
-        sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size_bytes
+    pairs = (
+        tensors.sizes()
+        if isinstance(tensors, TensorTable | JoinedTensors)
+        else ((tensor.dtype, tensor.size_bytes) for tensor in tensors)
+    )
+    for dtype, size_bytes in pairs:
+        sizes[dtype] = sizes.get(dtype, 0) + size_bytes
     return sizes
 
 
@@ -382,7 +387,7 @@ def _read_index(source: ByteSource) -> SafetensorsIndex:
 
 
 def _read_weight_map(scanner: JsonScanner) -> dict[str, str]:
-    budget = TensorBudget()
+    room = MAX_KEPT_BYTES
     weight_map: dict[str, str] = {}
     files: dict[str, str] = {}
     for name in scanner.entries(_MAX_NAME, _PLAIN_PAIR):
@@ -397,9 +402,9 @@ def _read_weight_map(scanner: JsonScanner) -> dict[str, str]:
         _check_name(name)
         if name in weight_map:
             raise name_twice(name)
-        if len(weight_map) == MAX_TENSORS:
+        room -= sys.getsizeof(name)
+        if room < 0 or len(weight_map) == MAX_TENSORS:
             raise _too_many(MAX_TENSORS)
-        budget.keep(sys.getsizeof(name))
         weight_map[name] = files.setdefault(file, file)
         if len(files) > MAX_FILES:
             raise ModelFileError(_("it names more than {limit} files").format(limit=MAX_FILES), hint=hostile_hint())

@@ -87,6 +87,10 @@ class TensorTable(Sequence[SafetensorsTensor]):
         for index in sorted(range(len(self._names)), key=lambda index: 2 * offsets[index] + (sizes[index] > 0)):
             yield index, offsets[index], sizes[index]
 
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """(type, bytes) of all tensors, without making them."""
+        return ((_DTYPES[number], size_bytes) for number, size_bytes in zip(self._dtypes, self._sizes, strict=True))
+
     def __len__(self) -> int:
         return len(self._names)
 
@@ -115,8 +119,12 @@ class TensorTable(Sequence[SafetensorsTensor]):
 class JoinedTensors(Sequence[SafetensorsTensor]):
     """The tensors of several files, one file after the other, without a copy of them."""
 
-    def __init__(self, parts: Sequence[Sequence[SafetensorsTensor]]) -> None:
+    def __init__(self, parts: Sequence[TensorTable]) -> None:
         self._parts = parts
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """(type, bytes) of all tensors, without making them."""
+        return itertools.chain.from_iterable(part.sizes() for part in self._parts)
 
     def __len__(self) -> int:
         return sum(map(len, self._parts))

@@ -11,12 +11,13 @@ Nothing here raises: an absent GPU is an empty tuple, an unknown number None or 
 
 from bendi.hardware.detect import detect_cpu, detect_gpus, detect_machine, detect_memory
 from bendi.hardware.machine_file import machine_from_json, parse_machine
-from bendi.hardware.types import Cpu, Disk, Gpu, Machine, Memory, machine_to_json
+from bendi.hardware.types import Cpu, Disk, Gpu, GpuVendor, Machine, Memory, machine_to_json
 
 __all__ = [
     "Cpu",
     "Disk",
     "Gpu",
+    "GpuVendor",
     "Machine",
     "Memory",
     "detect_cpu",

@@ -15,8 +15,9 @@ from bendi.i18n import _
 from bendi.planner.work import AttentionWork
 
 Source = Literal["measured", "borrowed", "specification"]
-SCHEMA = 1
-FAR_TOK = 2048
+SCHEMA = 2
+NEAR_TOK = 1024
+"""At least so many tokens count as near: calibration measures the rates at this depth."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,23 @@ class TypeRates:
 
 
 @dataclass(frozen=True)
+class FarRates:
+    """How many times as long attention takes for tokens whose keys and values have left a core's own cache, with heads
+    of `head_numbers` numbers, key and value together."""
+
+    head_numbers: int
+    generation: float
+    prompt: float
+
+
+@dataclass(frozen=True)
 class AttentionRates:
     """Seconds that attention takes for each token of depth and each layer.
 
     In token generation `generation_head_s` a head, `generation_query_s` a number of `AttentionWork.query_numbers`,
     `generation_cache_s` one of its `cache_numbers`; in prompt processing, for each token of the prompt, the first two.
-    `prompt_far`: how many times as long tokens beyond FAR_TOK take there, whose keys and values have left the caches.
+    `near_numbers`: of one head's keys and values, what a core's own cache holds; beyond it, `far` says how much
+    slower it gets, for the nearest length of a head.
     """
 
     generation_head_s: float
@@ -46,11 +58,14 @@ class AttentionRates:
     generation_cache_s: float
     prompt_head_s: float
     prompt_query_s: float
-    prompt_far: float = 1.0
+    near_numbers: int = 0
+    far: tuple[FarRates, ...] = ()
 
     def generation_s(self, part: AttentionWork, seen_tok: float) -> float:
         """Seconds of one layer like those of `part` for one token that sees `seen_tok` others."""
-        return seen_tok * (
+        near_tok, far = self._far(part)
+        steps = seen_tok if far is None else seen_tok + (far.generation - 1) * max(seen_tok - near_tok, 0.0)
+        return steps * (
             part.heads * self.generation_head_s
             + part.query_numbers * self.generation_query_s
             + part.cache_numbers * self.generation_cache_s
@@ -58,8 +73,16 @@ class AttentionRates:
 
     def prompt_s(self, part: AttentionWork, seen_tok: float) -> float:
         """The same for one token of a prompt."""
-        steps = min(seen_tok, FAR_TOK) + self.prompt_far * max(seen_tok - FAR_TOK, 0.0)
+        near_tok, far = self._far(part)
+        steps = seen_tok if far is None else seen_tok + (far.prompt - 1) * max(seen_tok - near_tok, 0.0)
         return steps * (part.heads * self.prompt_head_s + part.query_numbers * self.prompt_query_s)
+
+    def _far(self, part: AttentionWork) -> tuple[float, FarRates | None]:
+        if not self.far or not part.heads:
+            return 0.0, None
+        length = part.query_numbers / part.heads
+        near_tok = max(self.near_numbers / length, NEAR_TOK)
+        return near_tok, min(self.far, key=lambda far: abs(far.head_numbers - length))
 
 
 @dataclass(frozen=True)
@@ -91,6 +114,7 @@ class Calibration:
     `noise`: median of the measured times over the best of them, at least 1: how much a usual run is slower than an
     undisturbed one. `spread`: half the relative width of the middle 80 % of repeated measurements.
     `threads_tried`: token generation rate of one model relative to the best, by number of threads.
+    `disturbed_share`: of the measurements, those beside which something else was running, in spite of repeating them.
     """
 
     machine: str
@@ -103,6 +127,7 @@ class Calibration:
     noise: float
     spread: float
     threads_tried: Mapping[int, float] = field(default_factory=dict)
+    disturbed_share: float = 0.0
 
 
 def to_json(calibration: Calibration) -> str:
@@ -118,7 +143,7 @@ def from_json(text: str) -> Calibration:
             raise ValueError("schema")
         cpu = table.pop("cpu")
         types = {name: TypeRates(**row) for name, row in cpu.pop("types").items()}
-        attention = {name: AttentionRates(**row) for name, row in cpu.pop("attention").items()}
+        attention = {name: _attention_rates(row) for name, row in cpu.pop("attention").items()}
         threads = {int(count): share for count, share in table.pop("threads_tried").items()}
         return Calibration(
             cpu=DeviceRates(types=types, attention=attention, **cpu), threads_tried=threads, **table
@@ -127,6 +152,11 @@ def from_json(text: str) -> Calibration:
         raise StoreError(
             _("The stored calibration cannot be used: {error}").format(error=error), hint="bendi calibrate"
         ) from error
+
+
+def _attention_rates(row: dict[str, Any]) -> AttentionRates:
+    far = tuple(FarRates(**rates) for rates in row.pop("far"))
+    return AttentionRates(**row, far=far)
 
 
 _NEAREST: Mapping[str, tuple[str, ...]] = {

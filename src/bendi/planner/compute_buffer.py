@@ -7,10 +7,9 @@ within 1 % or 16 MiB; for others, and where a recurrent state decides, they are 
 from __future__ import annotations
 
 from bendi.planner.memory_facts import MemoryFacts
-from bendi.planner.memory_setup import MemorySetup, pad_cells, window_cells
+from bendi.planner.memory_setup import F32_BYTES, MemorySetup, pad_cells, window_cells
 from bendi.units import KIB
 
-_F32_BYTES = 4
 _MASK_BYTES = 2
 _INPUTS_BYTES = 32 * KIB
 _DENSE = frozenset(
@@ -48,13 +47,13 @@ def compute_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
     scores = 0 if setup.flash_attention else (cells or setup.n_ubatch) * model.head_count
     if any(layer.window for layer in model.cache_layers):
         cells += window_cells(model.window_tok, setup)
-    mask_bytes = _MASK_BYTES if setup.flash_attention else _F32_BYTES
+    mask_bytes = _MASK_BYTES if setup.flash_attention else F32_BYTES
     numbers = max(_activations(model, setup), _recurrent(model, setup)) + scores
     if setup.embeddings:  # every token of a batch has an output, not only the last one
         streams = (21 if model.architecture in _DEEP else 6) * model.embedding_length
         output = model.vocab_size + streams + model.layer_input_length if _writes(model) else 0
         numbers = max(numbers, output) + model.embedding_length
-    return setup.n_ubatch * (numbers * _F32_BYTES + cells * mask_bytes) + _INPUTS_BYTES
+    return setup.n_ubatch * (numbers * F32_BYTES + cells * mask_bytes) + _INPUTS_BYTES
 
 
 def compute_is_exact(model: MemoryFacts, setup: MemorySetup) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bendi.planner.bisection import largest_that
 from bendi.planner.fitting import fit_at
-from bendi.planner.layout import Layout
 from bendi.planner.memory_facts import MemoryFacts
-from bendi.planner.search import Found, Task, best, largest_that, missing_share, on_processor
+from bendi.planner.search import Found, Task, best, missing_share, on_processor
 from bendi.planner.subject import Conditions
 
 GENEROUS_TOK = 32768
@@ -82,9 +82,8 @@ def _best(task: Task, context_tok: int, types: tuple[str, str]) -> Found | None:
 
 def _spills(task: Task, found: Found) -> bool:
     """Whether anything is in slower memory than there is."""
-    placement = found.placement
-    layers = len(task.subject.layers.layers)
-    return bool(found.missing or (task.devices.gpus and (placement.gpu_layers < layers or placement.cpu_experts)))
+    whole = found.placement.whole(len(task.subject.layers.layers))
+    return bool(found.missing or (task.devices.gpus and not whole))
 
 
 def _may_be_quantized(facts: MemoryFacts) -> bool:
@@ -126,7 +125,7 @@ def still_fits(task: Task, found: Found, context_tok: int) -> bool:
     if not placement.gpus:
         other = on_processor(task, context_tok, found.types)
         return other is not None and other.missing <= found.missing
-    layout = Layout(task.subject, task.setup(context_tok, found.types, placement.n_ubatch), task.devices)
+    layout = task.layout(context_tok, found.types, placement.n_ubatch)
     if any(share.used_bytes > share.budget_bytes for share in layout.shares(placement)[1:]):
         return False
     room_bytes = layout.room_for_weights(placement)

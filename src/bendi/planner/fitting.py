@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from bendi.planner.bisection import largest_that
 from bendi.planner.layout import Layout, Placement
-from bendi.planner.search import Found, Task, evaluate, gpu_sets, largest_that, on_processor
-from bendi.planner.seconds import Timing, work_of
+from bendi.planner.search import Found, Task, evaluate, gpu_sets, on_processor
+from bendi.planner.speed import BATCH_TOK
 
 FIT_CONTEXT_TOK = 4096
 """The least that `--fit` keeps of a context (`--fit-ctx`)."""
-_BATCH_TOK = 512
 _STEP_TOK = 256
 
 
@@ -27,20 +27,15 @@ def fit_found(task: Task, context: tuple[int, int], types: tuple[str, str]) -> F
         return on_processor(task, steps, types)
     used = max(sets, key=lambda positions: sum(task.devices.gpus[at].budget_bytes for at in positions))
 
-    def layout(context_tok: int) -> Layout:
-        return Layout(task.subject, task.setup(context_tok, types, _BATCH_TOK), task.devices)
-
     def whole(context_tok: int) -> bool:
-        of_context = layout(context_tok)
-        return of_context.assign(used, of_context.count, 0) is not None
+        layout = task.layout(context_tok, types, BATCH_TOK)
+        return layout.assign(used, layout.count, 0) is not None
 
-    chosen = layout(_longest(context, whole))
+    chosen = task.layout(_longest(context, whole), types, BATCH_TOK)
     placement = _placed(task, chosen, used)
     if placement is None:
         return on_processor(task, context[0], types)
-    work = work_of(task.workload, _BATCH_TOK, types[1])
-    timing = Timing(task.subject, task.calibration, task.devices.gpus, used, work)
-    return evaluate(task, chosen, timing, placement, types)
+    return evaluate(task, chosen, task.timing(used, task.work(chosen.setup)), placement)
 
 
 def fit_at(task: Task, context_tok: int, longest_tok: int, types: tuple[str, str]) -> Iterator[Found]:
@@ -50,10 +45,9 @@ def fit_at(task: Task, context_tok: int, longest_tok: int, types: tuple[str, str
         found = fit_found(task, context, types)
         if found is None or not found.placement.gpus:
             continue
-        layout = Layout(task.subject, task.setup(context_tok, types, _BATCH_TOK), task.devices)
-        work = work_of(task.workload, _BATCH_TOK, types[1])
-        timing = Timing(task.subject, task.calibration, task.devices.gpus, found.placement.gpus, work)
-        again = evaluate(task, layout, timing, found.placement, types)
+        layout = task.layout(context_tok, types, BATCH_TOK)
+        timing = task.timing(found.placement.gpus, task.work(layout.setup))
+        again = evaluate(task, layout, timing, found.placement)
         if again is not None:
             yield again
 
@@ -79,10 +73,10 @@ def _placed(task: Task, layout: Layout, used: tuple[int, ...]) -> Placement | No
 
     whole = counts(count, 0)
     if whole:
-        return Placement(used, whole, 0, _BATCH_TOK)
+        return Placement(used, whole, 0, BATCH_TOK)
     experts = count if task.subject.work.expert_bytes else 0
     if experts and counts(count, count):
         full = largest_that(lambda layers: counts(count, count - layers) is not None, count - 1)
-        return Placement(used, counts(count, count - full) or (), count - full, _BATCH_TOK)
+        return Placement(used, counts(count, count - full) or (), count - full, BATCH_TOK)
     most = largest_that(lambda layers: counts(layers, experts) is not None, count - 1)
-    return Placement(used, counts(most, experts) or (), experts, _BATCH_TOK) if most else None
+    return Placement(used, counts(most, experts) or (), experts, BATCH_TOK) if most else None

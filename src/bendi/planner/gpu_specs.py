@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from typing import cast
 
 from bendi.formats import TENSOR_TYPES_BY_NAME
-from bendi.hardware import Gpu
+from bendi.hardware import Gpu, GpuVendor
 from bendi.planner.calibration import AttentionRates, DeviceRates, TypeRates
 from bendi.units import GIB
 
@@ -112,7 +113,7 @@ def spec_of(gpu: Gpu) -> GpuSpec:
     return spec
 
 
-def gpu_named(name: str) -> tuple[str, GpuSpec] | None:
+def gpu_named(name: str) -> tuple[GpuVendor, GpuSpec] | None:
     """Vendor and row for a name that somebody typed, such as `"4090"` or `"RTX 4090"`; None when nothing matches."""
     words = _words(name)
     found = [
@@ -127,7 +128,7 @@ def gpu_named(name: str) -> tuple[str, GpuSpec] | None:
         _count, vendor, spec = min(found, key=lambda match: match[0])
     else:
         return None
-    return vendor, spec
+    return cast(GpuVendor, vendor), spec
 
 
 @cache

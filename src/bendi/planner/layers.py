@@ -6,20 +6,17 @@ from one quantization to the next.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from bendi.formats import TENSOR_TYPES_BY_NAME, Anatomy, GgufFile, TensorInfo, anatomy
+from bendi.formats import TENSOR_TYPES_BY_NAME, Anatomy, GgufFile, TensorInfo, aligned, anatomy, model_info
+from bendi.formats.tensor_names import is_expert_stack, layer_and_part
 from bendi.planner.memory_facts import CacheLayer, MemoryFacts, memory_facts
-from bendi.planner.work import AttentionWork, ModelWork, Weights, attention_by_layer, model_work
+from bendi.planner.work import AttentionWork, ModelWork, Weights, attention_by_layer, grouped_attention
 
-_LAYER = re.compile(r"blk\.(\d{1,5})\.(.*)")
-_EXPERTS = re.compile(r"ffn_(?:\w+_(?:ch)?exps\b|(?:gate|up|down)\.\d+\.)")
 _EMBEDDING = "token_embd.weight"
 _TABLES = frozenset({_EMBEDDING, "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight"})
-_ALIGNMENT_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +65,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Header:
-    """What all quantizations of a model have in common."""
+    """What all quantizations of a model have in common. `work`: still without weights."""
 
     tensors: tuple[TensorInfo, ...]
     work: ModelWork
@@ -83,21 +80,40 @@ class Header:
 
 def read_header(parts: Sequence[GgufFile]) -> Header:
     """Sorts the tensors of the model whose header `parts` are, all of them, in order."""
-    built = anatomy(*parts)
+    info, built = model_info(*parts), anatomy(*parts)
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
     facts = memory_facts(*parts)
     tied = bool(built.tied_embeddings)
+    attention = tuple(attention_by_layer(parts[0], built))
+    work = ModelWork(
+        weights=(),
+        attention=grouped_attention(attention),
+        layers=len(built.layers),
+        vocab_size=info.vocab_size,
+        state_numbers=facts.state_numbers,
+        recurrent_layers=built.count("recurrent", "both"),
+        expert_share=info.expert_used_count / info.expert_count if info.expert_count else 1.0,
+        total_bytes=0,
+    )
     return Header(
         tensors=tensors,
-        work=model_work(*parts),
+        work=work,
         facts=facts,
         places=tuple(_place(tensor, len(built.layers), tied) for tensor in tensors),
-        attention=tuple(attention_by_layer(parts[0], built)),
+        attention=attention,
         caches=tuple(_caches(built, facts)),
         recurrent=tuple(kind in ("recurrent", "both") for kind in built.layers),
         tied=tied,
         prediction_layers=built.prediction_layers,
     )
+
+
+def model_work(*parts: GgufFile, types: Sequence[str] | None = None) -> ModelWork:
+    """The work of the model whose header `parts` are, all of them, in order.
+
+    `types`: type names of all tensors, where the model is to be quantized otherwise than the header says.
+    """
+    return layered(read_header(parts), types)[0]
 
 
 def layered(header: Header, types: Sequence[str] | None = None) -> tuple[ModelWork, MemoryFacts, LayeredWeights]:
@@ -110,7 +126,7 @@ def layered(header: Header, types: Sequence[str] | None = None) -> tuple[ModelWo
     for tensor, place, name in zip(header.tensors, header.places, names, strict=True):
         kind = TENSOR_TYPES_BY_NAME[name]
         elements = tensor.elements
-        size_bytes = -(-elements // kind.block_weights * kind.block_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+        size_bytes = aligned(kind.size_bytes(elements))
         total_bytes += size_bytes
         at = place.layer
         if at == -2:
@@ -157,18 +173,17 @@ def _all_weights(groups: Sequence[dict[tuple[str, bool, bool], int]], share: flo
 
 
 def _place(tensor: TensorInfo, count: int, tied: bool) -> _Place:
-    """The rules for what is used are those of `work`."""
+    """Where `tensor` belongs in a model of `count` layers. Vectors are too small to count as used."""
     matrix = len(tensor.shape) >= 2
     if tensor.name in _TABLES:
         return _Place(-2, False, True, matrix and tied and tensor.name == _EMBEDDING)
-    found = _LAYER.match(tensor.name)
-    if found is None:
+    layer, part = layer_and_part(tensor.name)
+    if layer < 0:
         return _Place(-1, False, True, matrix)
-    layer, part = int(found[1]), found[2]
     if layer >= count:
         return _Place(-2, False, False, False)  # layers that guess tokens ahead are not loaded
     once = layer == count - 1 and part.startswith("ffn_")
-    return _Place(layer, matrix and _EXPERTS.match(part) is not None, once, matrix)
+    return _Place(layer, matrix and is_expert_stack(part), once, matrix)
 
 
 def _caches(built: Anatomy, facts: MemoryFacts) -> Iterator[CacheLayer | None]:

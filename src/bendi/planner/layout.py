@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from bendi.planner.bisection import largest_that
 from bendi.planner.compute_buffer import compute_bytes
 from bendi.planner.devices import WORKER_BYTES, Devices
 from bendi.planner.memory import checkpoint_bytes, kv_bytes
-from bendi.planner.memory_setup import MemorySetup
+from bendi.planner.memory_setup import F32_BYTES, MemorySetup
 from bendi.planner.plan import DeviceShare
 from bendi.planner.subject import Subject
 
 MAIN_MEMORY = "RAM"
-_F32_BYTES = 4
 _PIPELINE_COPIES = 4  # llama.cpp keeps so many copies of a graph's inputs when layers are split over GPUs
 
 
@@ -31,6 +31,10 @@ class Placement:
     @property
     def gpu_layers(self) -> int:
         return sum(self.counts)
+
+    def whole(self, layers: int) -> bool:
+        """Whether all `layers` of the model are on GPUs, experts included."""
+        return self.gpu_layers == layers and not self.cpu_experts
 
 
 class Layout:
@@ -51,8 +55,8 @@ class Layout:
         self._staged_bytes = max(caches, default=0) // max(setup.parallel, 1)
         self._largest_experts = max((layer.expert_bytes for layer in layers), default=0) * 2 // 3
         self._largest_rest = max((layer.size_bytes - layer.expert_bytes for layer in layers), default=0) // 2
-        self._inputs_bytes = 2 * setup.n_ubatch * facts.embedding_length * _F32_BYTES
-        self._output_bytes = facts.vocab_size * _F32_BYTES * setup.parallel + checkpoint_bytes(facts, setup)
+        self._inputs_bytes = 2 * setup.n_ubatch * facts.embedding_length * F32_BYTES
+        self._output_bytes = facts.vocab_size * F32_BYTES * setup.parallel + checkpoint_bytes(facts, setup)
 
     def weights_between(self, start: int, end: int, cpu_experts: int) -> int:
         """Of the layers from `start` to before `end`, without the experts of the first `cpu_experts` layers."""
@@ -99,8 +103,7 @@ class Layout:
         return self._caches[self.count - placement.gpu_layers]
 
     def host_compute(self, placement: Placement) -> int:
-        whole = placement.gpu_layers < self.count or placement.cpu_experts
-        return self._output_bytes + (self._compute_bytes if whole else self._inputs_bytes)
+        return self._output_bytes + (self._inputs_bytes if placement.whole(self.count) else self._compute_bytes)
 
     def shared_bytes(self, placement: Placement) -> int:
         """What unified GPUs take of main memory."""
@@ -154,6 +157,11 @@ class Layout:
     def _needed(self, start: int, end: int, cpu_experts: int) -> int:
         return self.weights_between(start, end, cpu_experts) + self._caches[end] - self._caches[start]
 
+    def _most(self, start: int, cpu_experts: int, limit: int) -> int:
+        """How many layers from `start` on take `limit` bytes at most."""
+        most = self.count - start
+        return largest_that(lambda layers: self._needed(start, start + layers, cpu_experts) <= limit, most)
+
     def _fill(
         self, start: int, cpu_experts: int, limits: Sequence[int], rooms: Sequence[int]
     ) -> tuple[int, ...] | None:
@@ -161,15 +169,8 @@ class Layout:
         counts = []
         at = start
         for limit in limits[:-1]:
-            low, high = at, self.count
-            while low < high:
-                middle = (low + high + 1) // 2
-                if self._needed(at, middle, cpu_experts) <= limit:
-                    low = middle
-                else:
-                    high = middle - 1
-            counts.append(low - at)
-            at = low
+            counts.append(self._most(at, cpu_experts, limit))
+            at += counts[-1]
         rest = self._needed(at, self.count, cpu_experts) + self._layers.head.size_bytes
         return (*counts, self.count - at) if rest <= rooms[-1] else None
 
@@ -182,7 +183,7 @@ def _cache_bytes(subject: Subject, setup: MemorySetup) -> list[int]:
     """KV cache and recurrent state of each layer."""
     facts = subject.facts
     recurrent = sum(layer.recurrent for layer in subject.layers.layers)
-    state = facts.state_numbers * _F32_BYTES * setup.parallel // recurrent if recurrent else 0
+    state = facts.state_numbers * F32_BYTES * setup.parallel // recurrent if recurrent else 0
     known: dict[object, int] = {None: 0}
     total = []
     for layer in subject.layers.layers:

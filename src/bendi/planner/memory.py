@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bendi.formats import TENSOR_TYPES_BY_NAME
+from bendi.planner.bisection import largest_that
 from bendi.planner.compute_buffer import compute_bytes, compute_is_exact
 from bendi.planner.memory_facts import MemoryFacts
-from bendi.planner.memory_setup import MemorySetup, pad_cells, window_cells
+from bendi.planner.memory_setup import CELLS, F32_BYTES, MemorySetup, pad_cells, window_cells
 from bendi.units import MIB
 
 SYSTEM_RESERVE_BYTES = 256 * MIB
@@ -15,8 +16,6 @@ SYSTEM_RESERVE_BYTES = 256 * MIB
 CHECKPOINTS_BYTES = 512 * MIB
 """Room for copies of windows and recurrent states at earlier turns, unless one copy needs more."""
 _MOST_CHECKPOINTS, _LEAST_CHECKPOINTS = 32, 1
-_F32_BYTES = 4
-_CELLS = 256
 _SMALLEST_CONTEXT_TOK = 512
 
 
@@ -55,9 +54,9 @@ def memory_needed(model: MemoryFacts, setup: MemorySetup) -> MemoryNeed:
     return MemoryNeed(
         weights_bytes=model.weights_bytes,
         kv_bytes=kv_bytes(model, setup),
-        recurrent_state_bytes=model.state_numbers * _F32_BYTES * setup.parallel,
+        recurrent_state_bytes=model.state_numbers * F32_BYTES * setup.parallel,
         compute_bytes=compute_bytes(model, setup),
-        output_bytes=outputs * _F32_BYTES * setup.parallel,
+        output_bytes=outputs * F32_BYTES * setup.parallel,
         exact=model.known_cache and compute_is_exact(model, setup),
         checkpoint_bytes=checkpoint_bytes(model, setup),
     )
@@ -79,7 +78,7 @@ def checkpoint_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
 def _one_checkpoint_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
     windows = tuple(layer for layer in model.cache_layers if layer.window)
     one = replace(setup, parallel=1)
-    return kv_bytes(replace(model, cache_layers=windows), one) + model.state_numbers * _F32_BYTES
+    return kv_bytes(replace(model, cache_layers=windows), one) + model.state_numbers * F32_BYTES
 
 
 def kv_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
@@ -115,14 +114,8 @@ def context_that_fits(model: MemoryFacts, usable_bytes: int, weights_bytes: int,
     if fits(train_tok):
         return train_tok
     smallest_tok = min(_SMALLEST_CONTEXT_TOK, train_tok)
-    low, high = 0, train_tok // _CELLS
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle * _CELLS):
-            low = middle
-        else:
-            high = middle - 1
-    return low * _CELLS if low * _CELLS >= smallest_tok else 0
+    longest_tok = CELLS * largest_that(lambda cells: fits(cells * CELLS), train_tok // CELLS)
+    return longest_tok if longest_tok >= smallest_tok else 0
 
 
 def _row_bytes(numbers: int, type_name: str) -> int:

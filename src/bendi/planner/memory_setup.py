@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_CELLS = 256  # llama.cpp allocates the KV cache in multiples of 256 tokens (llama-context.cpp)
+CELLS = 256
+"""llama.cpp allocates the KV cache in multiples of so many tokens (llama-context.cpp)."""
+F32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,15 @@ class MemorySetup:
     flash_attention: bool = True
     embeddings: bool = False
 
+    @property
+    def types(self) -> tuple[str, str]:
+        """Of keys and values."""
+        return self.type_k, self.type_v
+
 
 def pad_cells(context_tok: int) -> int:
     """Tokens for which the engine makes room when `context_tok` are asked for."""
-    return -(-context_tok // _CELLS) * _CELLS
+    return -(-context_tok // CELLS) * CELLS
 
 
 def window_cells(window_tok: int, setup: MemorySetup) -> int:

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from math import prod
 
 from bendi.errors import ModelFileError, UsageError
-from bendi.formats import TENSOR_TYPES_BY_NAME, GgufFile
+from bendi.formats import TENSOR_TYPES_BY_NAME, GgufFile, aligned
 from bendi.i18n import _
 from bendi.planner import mixture_rules as rules
 from bendi.planner.mixture_rules import Place, Recipe, Role
 
-ALIGNMENT_BYTES = 32  # GGUF_DEFAULT_ALIGNMENT, ggml/include/gguf.h
 _LAYER = re.compile(r"blk\.([0-9]{1,9})")
 _FEED_FORWARD = frozenset({Role.UP, Role.GATE, Role.DOWN})
 
@@ -131,7 +130,7 @@ def quantized_bytes(
 def tensor_bytes(shape: Sequence[int], type_name: str) -> int:
     """Bytes that a tensor takes in a file, padding included."""
     size_bytes = TENSOR_TYPES_BY_NAME[type_name].size_bytes(prod(shape))
-    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+    return aligned(size_bytes)
 
 
 def needs_imatrix(tensors: Sequence[TensorShape], facts: MixtureFacts, file_type: str) -> bool:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from math import sqrt
 
 from bendi.planner.devices import WORKER_BYTES
-from bendi.planner.layout import MAIN_MEMORY, Layout
-from bendi.planner.memory import memory_needed
-from bendi.planner.plan import DeviceShare, EngineSettings, Plan, SpeedAt, Verdict, Workload
+from bendi.planner.layout import MAIN_MEMORY
+from bendi.planner.memory import MemoryNeed, memory_needed
+from bendi.planner.plan import DeviceShare, EngineSettings, Plan, SpeedAt, Verdict
 from bendi.planner.reasons import reasons_for, reasons_without_room
-from bendi.planner.search import Found, Task, processor_seconds
-from bendi.planner.seconds import Seconds, Timing, Work
+from bendi.planner.search import Found, Task
+from bendi.planner.seconds import Seconds, Work, processor_seconds
 from bendi.planner.speed import BATCH_TOK, Rate, load_s, rate_error
 from bendi.planner.subject import Conditions
 
@@ -25,11 +25,9 @@ _DRIVER_START_S = 1.0
 def plan_of(task: Task, conditions: Conditions, found: Found) -> Plan:
     """The plan for a placement that fits."""
     placement, subject, noise = found.placement, task.subject, max(task.calibration.noise, 1.0)
-    setup = task.setup(found.context_tok, found.types, placement.n_ubatch)
-    need = memory_needed(subject.facts, setup)
-    shares: tuple[DeviceShare, ...] = (_processor_share(task, found),)
-    if placement.gpus:
-        shares = Layout(subject, setup, task.devices).shares(placement)
+    layout = task.layout(found.context_tok, found.types, placement.n_ubatch)
+    need = memory_needed(subject.facts, layout.setup)
+    shares = layout.shares(placement) if placement.gpus else (_processor_share(task, need),)
     error = _error(task, found)
     warm_s = _load_s(task, found, shares, cold=False)
     verdict: Verdict = "slow" if found.missing else "fits"
@@ -68,7 +66,7 @@ def plan_without_room(task: Task, conditions: Conditions) -> Plan:
         build=conditions.build,
         settings=EngineSettings(context_tok, task.parallel, *types, threads=threads),
         memory=need,
-        shares=(_share(task, need.weights_bytes, need.beside_weights_bytes - need.kv_bytes, need.kv_bytes),),
+        shares=(_processor_share(task, need),),
         verdict="does_not_fit",
         workload=task.workload,
         speeds=(),
@@ -78,22 +76,23 @@ def plan_without_room(task: Task, conditions: Conditions) -> Plan:
         load_cold_s=0.0,
         error=0.0,
         calibrated=task.calibration.cpu.source == "measured",
-        reasons=reasons_without_room(task, conditions, need),
+        reasons=reasons_without_room(task, context_tok, need),
     )
 
 
-def _processor_share(task: Task, found: Found) -> DeviceShare:
-    need = memory_needed(task.subject.facts, task.setup(found.context_tok, found.types, BATCH_TOK))
+def _processor_share(task: Task, need: MemoryNeed) -> DeviceShare:
+    """Everything in main memory. The state of recurrent layers counts as cache, as in `Layout`."""
     cache_bytes = need.kv_bytes + need.recurrent_state_bytes
-    return _share(task, need.weights_bytes, need.beside_weights_bytes - cache_bytes, cache_bytes)
-
-
-def _share(task: Task, weights_bytes: int, buffers_bytes: int, cache_bytes: int) -> DeviceShare:
-    layers = task.subject.work.layers
-    budget_bytes = task.devices.host_budget_bytes
     return DeviceShare(
-        MAIN_MEMORY, layers, 0, weights_bytes, cache_bytes, buffers_bytes, WORKER_BYTES, budget_bytes
-    )  # fmt: skip
+        device=MAIN_MEMORY,
+        layers=task.subject.work.layers,
+        expert_layers=0,
+        weights_bytes=need.weights_bytes,
+        kv_bytes=cache_bytes,
+        compute_bytes=need.beside_weights_bytes - cache_bytes,
+        fixed_bytes=WORKER_BYTES,
+        budget_bytes=task.devices.host_budget_bytes,
+    )
 
 
 def _settings(task: Task, conditions: Conditions, found: Found) -> EngineSettings:
@@ -140,21 +139,10 @@ def _speeds(task: Task, found: Found, error: float, noise: float) -> Iterator[Sp
 
 def _seconds_at(task: Task, found: Found, depth_tok: int, tokens: int) -> Seconds:
     placement = found.placement
-    if placement.gpus:
-        work = Work(depth_tok, tokens, depth_tok, placement.n_ubatch, found.types[1])
-        timing = Timing(task.subject, task.calibration, task.devices.gpus, placement.gpus, work)
-        return timing.seconds(placement, found.missing)
-    prompt = processor_seconds(
-        task.subject.work, _with(task, Workload("", depth_tok, tokens, 0)), found.types[1], found.missing
-    )
-    token = processor_seconds(
-        task.subject.work, _with(task, Workload("", depth_tok, 0, 0)), found.types[1], found.missing
-    )
-    return Seconds(token.token_s, prompt.prompt_s)
-
-
-def _with(task: Task, workload: Workload) -> Task:
-    return Task(task.subject, task.devices, task.calibration, workload, task.parallel, task.no_spill)
+    work = Work(depth_tok, tokens, depth_tok, placement.n_ubatch, found.types[1])
+    if not placement.gpus:
+        return processor_seconds(task.subject, task.calibration, work, found.missing)
+    return task.timing(placement.gpus, work).seconds(placement, found.missing)
 
 
 def _error(task: Task, found: Found) -> float:
@@ -162,25 +150,19 @@ def _error(task: Task, found: Found) -> float:
     specs = [task.devices.gpus[at].spec for at in found.placement.gpus]
     if specs:
         of_gpu = _GPU_ERROR if all(spec.known for spec in specs) else _UNKNOWN_GPU_ERROR
-        error = max(of_gpu, error) if _host_works(task, found) else of_gpu
+        error = of_gpu if found.placement.whole(len(task.subject.layers.layers)) else max(of_gpu, error)
     return sqrt(error**2 + _DISK_ERROR**2) if found.missing else error
 
 
-def _host_works(task: Task, found: Found) -> bool:
-    placement = found.placement
-    return placement.gpu_layers < len(task.subject.layers.layers) or bool(placement.cpu_experts)
-
-
 def _load_s(task: Task, found: Found, shares: tuple[DeviceShare, ...], *, cold: bool) -> float:
-    whole_s = load_s(task.subject.work, task.calibration, cold=cold)
+    work = task.subject.work
+    whole_s = load_s(work, task.calibration, cold=cold)
     if not found.placement.gpus:
         return whole_s
-    on_gpus = sum(share.weights_bytes for share in shares[1:])
-    total_bytes = max(task.subject.work.total_bytes, 1)
-    disk_s = whole_s - load_s(task.subject.work, task.calibration, cold=False) if cold else 0.0
+    warm_s = load_s(work, task.calibration, cold=False)
+    on_gpus = sum(share.weights_bytes for share in shares[1:]) / max(work.total_bytes, 1)
     copying_s = sum(
         share.weights_bytes / task.devices.gpus[at].spec.link_bytes_s
         for at, share in zip(found.placement.gpus, shares[1:], strict=True)
     )
-    warm_s = load_s(task.subject.work, task.calibration, cold=False) * max(1 - on_gpus / total_bytes, 0)
-    return _DRIVER_START_S + warm_s + copying_s + disk_s
+    return _DRIVER_START_S + warm_s * max(1 - on_gpus, 0) + copying_s + whole_s - warm_s

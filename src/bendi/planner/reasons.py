@@ -23,24 +23,20 @@ def reasons_for(task: Task, conditions: Conditions, found: Found) -> tuple[str, 
     )
 
 
-def reasons_without_room(task: Task, conditions: Conditions, need: MemoryNeed) -> tuple[str, ...]:
+def reasons_without_room(task: Task, context_tok: int, need: MemoryNeed) -> tuple[str, ...]:
     """For a model that cannot run."""
     budget = format_size(task.devices.host_budget_bytes)
     beside_bytes = need.beside_weights_bytes + WORKER_BYTES
     if beside_bytes > task.devices.host_budget_bytes:
         reason = _(
             "KV cache and buffers of a context of {context} tokens take {needed}; {budget} of memory can be used."
-        ).format(context=_context(task, conditions), needed=format_size(beside_bytes), budget=budget)
+        ).format(context=context_tok, needed=format_size(beside_bytes), budget=budget)
     else:
         reason = _(
             "The weights take {weights}, more than the {budget} of memory that can be used, and reading them from the "
             "disk was ruled out."
         ).format(weights=format_size(need.weights_bytes), budget=budget)
     return (reason, *_of_making(task))
-
-
-def _context(task: Task, conditions: Conditions) -> int:
-    return conditions.context_tok or min(512, task.subject.facts.context_length or 512)
 
 
 def _of_place(task: Task, found: Found) -> Iterator[str]:
@@ -58,7 +54,7 @@ def _of_place(task: Task, found: Found) -> Iterator[str]:
                 name=task.devices.gpus[0].name
             )
         return
-    if placement.gpu_layers == layers and not placement.cpu_experts:
+    if placement.whole(layers):
         yield _("All {layers} layers fit on {gpus}.").format(layers=layers, gpus=names)
     elif placement.gpu_layers == layers:
         yield _(

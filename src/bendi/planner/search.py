@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bendi.planner.bisection import largest_that
 from bendi.planner.calibration import Calibration
 from bendi.planner.devices import WORKER_BYTES, Devices
 from bendi.planner.layout import Layout, Placement
 from bendi.planner.memory import memory_needed
 from bendi.planner.memory_setup import MemorySetup
 from bendi.planner.plan import Workload
-from bendi.planner.seconds import Seconds, Timing, work_of
-from bendi.planner.speed import BATCH_TOK, generation_s, prompt_s
+from bendi.planner.seconds import Seconds, Timing, Work, processor_seconds
+from bendi.planner.speed import BATCH_TOK
 from bendi.planner.subject import Subject
-from bendi.planner.work import ModelWork
 
 GPU_BATCHES = (512, 1024, 2048)
 
@@ -32,6 +32,19 @@ class Task:
 
     def setup(self, context_tok: int, types: tuple[str, str], n_ubatch: int) -> MemorySetup:
         return MemorySetup(context_tok, self.parallel, *types, n_batch=n_ubatch, n_ubatch=n_ubatch)
+
+    def layout(self, context_tok: int, types: tuple[str, str], n_ubatch: int) -> Layout:
+        return Layout(self.subject, self.setup(context_tok, types, n_ubatch), self.devices)
+
+    def work(self, setup: MemorySetup) -> Work:
+        """The workload; the mean of the answer's tokens stands for all of them."""
+        asked = self.workload
+        middle = asked.depth_tok + asked.prompt_tok + asked.answer_tok / 2
+        return Work(asked.depth_tok, asked.prompt_tok, middle, setup.n_ubatch, setup.type_v)
+
+    def timing(self, used: Sequence[int], work: Work) -> Timing:
+        """For placements on the GPUs `used`."""
+        return Timing(self.subject, self.calibration, self.devices.gpus, used, work)
 
 
 @dataclass(frozen=True)
@@ -53,38 +66,14 @@ def missing_share(weights_bytes: int, room_bytes: int) -> float:
 
 def on_processor(task: Task, context_tok: int, types: tuple[str, str]) -> Found | None:
     """Everything in main memory. None when even buffers and caches do not fit there."""
-    work = task.subject.work
-    need = memory_needed(task.subject.facts, task.setup(context_tok, types, BATCH_TOK))
+    setup = task.setup(context_tok, types, BATCH_TOK)
+    need = memory_needed(task.subject.facts, setup)
     room_bytes = task.devices.host_budget_bytes - need.beside_weights_bytes - WORKER_BYTES
     missing = missing_share(need.weights_bytes, room_bytes)
     if room_bytes < 0 or (missing and task.no_spill):
         return None
-    seconds = processor_seconds(work, task, types[1], missing)
+    seconds = processor_seconds(task.subject, task.calibration, task.work(setup), missing)
     return Found(Placement(), context_tok, types, seconds, missing, seconds.request_s(task.workload.answer_tok))
-
-
-def processor_seconds(work: ModelWork, task: Task, kv_type: str, missing: float) -> Seconds:
-    workload, cpu = task.workload, task.calibration.cpu
-    middle = workload.depth_tok + workload.prompt_tok + workload.answer_tok // 2
-    token_s = generation_s(work, cpu, middle, kv_type)
-    whole_s = prompt_s(work, cpu, workload.prompt_tok, workload.depth_tok, kv_type)
-    if missing:
-        disk = max(task.calibration.disk_read_bytes_s, 1.0)
-        token_s += missing * work.bytes_per_token / disk
-        whole_s += missing * _read_bytes(work, workload.prompt_tok) / disk
-    return Seconds(token_s, whole_s)
-
-
-def _read_bytes(work: ModelWork, tokens: int) -> float:
-    """Bytes of weights that a prompt of `tokens` reads, in batches."""
-    whole, rest = divmod(tokens, BATCH_TOK)
-    total_bytes = 0.0
-    for group in work.weights:
-        for batch, count in ((BATCH_TOK, whole), (rest, 1)):
-            if batch and count:
-                reached = 1 - (1 - work.expert_share) ** batch if group.experts else 1.0
-                total_bytes += count * reached * group.total_bytes
-    return total_bytes
 
 
 def best(task: Task, context_tok: int, types: tuple[str, str]) -> Found | None:
@@ -94,10 +83,10 @@ def best(task: Task, context_tok: int, types: tuple[str, str]) -> Found | None:
         return found
     for used in gpu_sets(task.devices):
         for n_ubatch in GPU_BATCHES:
-            layout = Layout(task.subject, task.setup(context_tok, types, n_ubatch), task.devices)
+            layout = task.layout(context_tok, types, n_ubatch)
             placements = [*_placements(layout, used, bool(task.subject.work.expert_bytes))]
             if placements:
-                found = _faster(task, layout, used, placements, types, found)
+                found = _faster(task, layout, used, placements, found)
     return found
 
 
@@ -117,7 +106,7 @@ def gpu_sets(devices: Devices) -> Iterator[tuple[int, ...]]:
             yield together
 
 
-def evaluate(task: Task, layout: Layout, timing: Timing, placement: Placement, types: tuple[str, str]) -> Found | None:
+def evaluate(task: Task, layout: Layout, timing: Timing, placement: Placement) -> Found | None:
     """`placement` with what its weights in main memory cost; None when it does not fit."""
     room_bytes = layout.room_for_weights(placement)
     if room_bytes < 0:
@@ -127,21 +116,15 @@ def evaluate(task: Task, layout: Layout, timing: Timing, placement: Placement, t
         return None
     seconds = timing.seconds(placement, missing)
     request_s = seconds.request_s(task.workload.answer_tok)
-    return Found(placement, layout.setup.context_tok, types, seconds, missing, request_s)
+    return Found(placement, layout.setup.context_tok, layout.setup.types, seconds, missing, request_s)
 
 
 def _faster(
-    task: Task,
-    layout: Layout,
-    used: tuple[int, ...],
-    placements: Sequence[Placement],
-    types: tuple[str, str],
-    found: Found | None,
+    task: Task, layout: Layout, used: tuple[int, ...], placements: Sequence[Placement], found: Found | None
 ) -> Found | None:
     """The fastest of `placements` if it is faster than `found`. They are tried in the order of the time that they would
     take with all weights in memory, which is the least that they can take."""
-    work = work_of(task.workload, layout.setup.n_ubatch, types[1])
-    timing = Timing(task.subject, task.calibration, task.devices.gpus, used, work)
+    timing = task.timing(used, task.work(layout.setup))
     answer_tok = task.workload.answer_tok
     at_least = sorted(
         ((timing.seconds(placement).request_s(answer_tok), number) for number, placement in enumerate(placements)),
@@ -149,7 +132,7 @@ def _faster(
     for least_s, number in at_least:
         if found is not None and least_s >= found.request_s:
             break
-        tried = evaluate(task, layout, timing, placements[number], types)
+        tried = evaluate(task, layout, timing, placements[number])
         if tried is not None and (found is None or tried.request_s < found.request_s):
             found = tried
     return found
@@ -176,15 +159,3 @@ def _placements(layout: Layout, used: tuple[int, ...], has_experts: bool) -> Ite
     else:
         most = largest_that(lambda layers: placed(layers, count) is not None, count - 1)
         yield from filter(None, (placed(layers, count) for layers in range(1, most + 1)))
-
-
-def largest_that(holds: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` for which `holds`, which must hold for all smaller ones too; 0 if for none."""
-    low, high = 0, max(most, 0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if holds(middle):
-            low = middle
-        else:
-            high = middle - 1
-    return low

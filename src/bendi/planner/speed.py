@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 
-from bendi.planner.calibration import Calibration, DeviceRates, attention_of, rates_of
-from bendi.planner.work import ModelWork, Weights
+from bendi.planner.calibration import Calibration, DeviceRates, TypeRates, attention_of, rates_of
+from bendi.planner.memory_setup import F32_BYTES
+from bendi.planner.work import AttentionWork, ModelWork, Weights
 
 BATCH_TOK = 512
 _MODEL_ERROR = 0.08
 _BORROWED_ERROR = 0.30
 _UNMEASURED_PART_ERROR = 0.30
 _SPECIFICATION_ERROR = 0.6
-_STATE_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -23,26 +24,13 @@ class Rate:
     tok_s: float
     error: float
 
-    @property
-    def low_tok_s(self) -> float:
-        return self.tok_s * max(1 - self.error, 0.0)
 
-    @property
-    def high_tok_s(self) -> float:
-        return self.tok_s * (1 + self.error)
-
-
-def generation_s(work: ModelWork, device: DeviceRates, depth_tok: int, kv_type: str = "f16") -> float:
+def generation_s(work: ModelWork, device: DeviceRates, depth_tok: float, kv_type: str = "f16") -> float:
     """Undisturbed seconds for one token after `depth_tok` others. `kv_type`: of keys and values."""
-    weights_s = sum(
-        group.bytes_per_token / rates_of(device, group.type_name).generation_bytes_s for group in work.weights
-    )
     rates = attention_of(device, kv_type)
-    attention_s = sum(
-        part.layers * rates.generation_s(part, _seen(depth_tok, part.window_tok)) for part in work.attention
-    )
+    attention_s = sum(part.layers * rates.generation_s(part, seen_tok(part, depth_tok)) for part in work.attention)
     fixed_s = device.token_s + work.layers * device.layer_s + work.vocab_size * device.vocabulary_s
-    return weights_s + attention_s + _state_s(work, device) + fixed_s
+    return weights_s(work.weights, device) + attention_s + state_s(work.state_numbers, device) + fixed_s
 
 
 def prompt_s(work: ModelWork, device: DeviceRates, tokens: int, depth_tok: int = 0, kv_type: str = "f16") -> float:
@@ -50,12 +38,7 @@ def prompt_s(work: ModelWork, device: DeviceRates, tokens: int, depth_tok: int =
     total_s = 0.0
     for start in range(0, tokens, BATCH_TOK):
         total_s += _batch_s(work, device, min(BATCH_TOK, tokens - start), depth_tok + start, kv_type)
-    once_s = sum(
-        group.bytes_per_token / rates_of(device, group.type_name).generation_bytes_s
-        for group in work.weights
-        if group.once
-    )
-    return total_s + once_s
+    return total_s + weights_s((group for group in work.weights if group.once), device)
 
 
 def load_s(work: ModelWork, calibration: Calibration, *, cold: bool) -> float:
@@ -84,31 +67,44 @@ def rate_error(work: ModelWork, calibration: Calibration) -> float:
     return sqrt(formula**2 + (_BORROWED_ERROR * share) ** 2 + unmeasured**2 + calibration.spread**2)
 
 
+def weights_s(weights: Iterable[Weights], device: DeviceRates) -> float:
+    """Seconds for reading, once, what one token uses of `weights`."""
+    return sum(group.bytes_per_token / rates_of(device, group.type_name).generation_bytes_s for group in weights)
+
+
+def product_s(group: Weights, rates: TypeRates, tokens: int, expert_share: float) -> float:
+    """Seconds for `group` with a batch of `tokens`: as long as computing or as reading takes, whichever is longer."""
+    rate = rates.prompt_expert_weights_s if group.experts else rates.prompt_weights_s
+    return max(tokens * group.per_token / rate, reached_bytes(group, tokens, expert_share) / rates.generation_bytes_s)
+
+
+def reached_bytes(group: Weights, tokens: int, expert_share: float) -> float:
+    """Bytes of `group` that a batch of `tokens` reads: few tokens, each of which uses `expert_share` of the experts, do
+    not choose all of them."""
+    reached = 1 - (1 - expert_share) ** tokens if group.experts and expert_share < 1 else 1.0
+    return reached * group.total_bytes
+
+
+def state_s(numbers: float, device: DeviceRates) -> float:
+    """Seconds for one token of recurrent layers with so many `numbers` of state: they read and write all of it."""
+    fastest = max(rates.generation_bytes_s for rates in device.types.values())
+    return 2 * numbers * F32_BYTES / fastest
+
+
+def seen_tok(part: AttentionWork, depth_tok: float, batch_tok: int = 0) -> float:
+    """How many tokens attention sees after `depth_tok`: a window bounds it. Of a batch of `batch_tok`, the mean."""
+    return min(depth_tok, part.window_tok + batch_tok // 2) if part.window_tok else depth_tok
+
+
 def _batch_s(work: ModelWork, device: DeviceRates, tokens: int, depth_tok: int, kv_type: str) -> float:
-    weights_s = sum(_product_s(group, device, tokens, work.expert_share) for group in work.weights if not group.once)
+    products_s = sum(
+        product_s(group, rates_of(device, group.type_name), tokens, work.expert_share)
+        for group in work.weights
+        if not group.once
+    )
     rates = attention_of(device, kv_type)
     attention_s = sum(
-        part.layers
-        * tokens
-        * rates.prompt_s(part, _seen(depth_tok + tokens // 2, part.window_tok + tokens // 2 if part.window_tok else 0))
+        part.layers * tokens * rates.prompt_s(part, seen_tok(part, depth_tok + tokens // 2, tokens))
         for part in work.attention
     )
-    return weights_s + attention_s + tokens * work.layers * device.prompt_layer_s + device.token_s
-
-
-def _product_s(group: Weights, device: DeviceRates, tokens: int, share: float) -> float:
-    """As long as computing or as reading takes, whichever is longer. Few tokens do not reach all experts."""
-    rates = rates_of(device, group.type_name)
-    rate = rates.prompt_expert_weights_s if group.experts else rates.prompt_weights_s
-    reached = 1 - (1 - share) ** tokens if group.experts and share < 1 else 1.0
-    return max(tokens * group.per_token / rate, reached * group.total_bytes / rates.generation_bytes_s)
-
-
-def _state_s(work: ModelWork, device: DeviceRates) -> float:
-    """Recurrent layers read and write their state for every token."""
-    fastest = max(rates.generation_bytes_s for rates in device.types.values())
-    return 2 * work.state_numbers * _STATE_BYTES / fastest
-
-
-def _seen(depth_tok: int, window_tok: int) -> int:
-    return min(depth_tok, window_tok) if window_tok else depth_tok
+    return products_s + attention_s + tokens * work.layers * device.prompt_layer_s + device.token_s

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import prod
 
-from bendi.formats import TENSOR_TYPES_BY_NAME, Anatomy, GgufFile, TensorInfo, anatomy, model_info
-from bendi.planner.memory_facts import memory_facts
-
-_LAYER = re.compile(r"blk\.(\d{1,5})\.(.*)")
-_EXPERTS = re.compile(r"ffn_(?:\w+_(?:ch)?exps\b|(?:gate|up|down)\.\d+\.)")
-_NEVER_READ_WHOLE = ("token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight", "token_types.weight")
+from bendi.formats import TENSOR_TYPES_BY_NAME, Anatomy, GgufFile, model_info
 
 
 @dataclass(frozen=True)
@@ -60,11 +53,9 @@ class ModelWork:
     """The work of one model in one quantization. `state_numbers`: of all recurrent layers together, for one
     conversation. `expert_share`: share of the experts that one token uses; 1 without experts."""
 
-    architecture: str
     weights: tuple[Weights, ...]
     attention: tuple[AttentionWork, ...]
     layers: int
-    embedding_length: int
     vocab_size: int
     state_numbers: int
     recurrent_layers: int
@@ -80,53 +71,6 @@ class ModelWork:
     def expert_bytes(self) -> float:
         """Bytes of all experts, chosen or not."""
         return sum(group.total_bytes for group in self.weights if group.experts)
-
-
-def model_work(*parts: GgufFile, types: Sequence[str] | None = None) -> ModelWork:
-    """The work of the model whose header `parts` are, all of them, in order.
-
-    `types`: type names of all tensors, where the model is to be quantized otherwise than the header says.
-    """
-    info, built = model_info(*parts), anatomy(*parts)
-    tensors = [tensor for part in parts for tensor in part.tensors]
-    names = types if types is not None else [tensor.type.name for tensor in tensors]
-    share = info.expert_used_count / info.expert_count if info.expert_count else 1.0
-    total_bytes = sum(
-        TENSOR_TYPES_BY_NAME[name].size_bytes(prod(tensor.shape)) for tensor, name in zip(tensors, names, strict=True)
-    )
-    return ModelWork(
-        architecture=parts[0].architecture,
-        weights=_grouped(tensors, names, built, share),
-        attention=_attention(parts[0], built),
-        layers=len(built.layers),
-        embedding_length=info.embedding_length,
-        vocab_size=info.vocab_size,
-        state_numbers=memory_facts(*parts).state_numbers,
-        recurrent_layers=built.count("recurrent", "both"),
-        expert_share=share,
-        total_bytes=total_bytes,
-    )
-
-
-def _grouped(tensors: Sequence[TensorInfo], types: Sequence[str], built: Anatomy, share: float) -> tuple[Weights, ...]:
-    counts: Counter[tuple[str, bool, bool]] = Counter()
-    last = len(built.layers) - 1
-    for tensor, type_name in zip(tensors, types, strict=True):
-        if len(tensor.shape) < 2 or (tensor.name in _NEVER_READ_WHOLE and not built.tied_embeddings):
-            continue
-        if tensor.name in _NEVER_READ_WHOLE[1:]:
-            continue
-        found = _LAYER.match(tensor.name)
-        layer, part = (int(found[1]), found[2]) if found else (-1, tensor.name)
-        if layer > last:
-            continue  # layers that guess tokens ahead are not loaded
-        experts = layer >= 0 and _EXPERTS.match(part) is not None
-        once = layer < 0 or (layer == last and part.startswith("ffn_"))
-        counts[type_name, experts, once] += tensor.elements
-    return tuple(
-        Weights(type_name, total * share if experts else total, total, experts, once)
-        for (type_name, experts, once), total in counts.items()
-    )
 
 
 def attention_by_layer(gguf: GgufFile, built: Anatomy) -> list[AttentionWork | None]:
@@ -151,8 +95,9 @@ def attention_by_layer(gguf: GgufFile, built: Anatomy) -> list[AttentionWork | N
     return found
 
 
-def _attention(gguf: GgufFile, built: Anatomy) -> tuple[AttentionWork, ...]:
-    groups = Counter(part for part in attention_by_layer(gguf, built) if part is not None)
+def grouped_attention(by_layer: Iterable[AttentionWork | None]) -> tuple[AttentionWork, ...]:
+    """The same with equal layers counted together."""
+    groups = Counter(part for part in by_layer if part is not None)
     return tuple(replace(part, layers=layers) for part, layers in groups.items())
 
 

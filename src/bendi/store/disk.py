@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bendi.errors import StoreError
@@ -59,22 +60,28 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content`, or leaves it as it was. Raises StoreError."""
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Replaces `path` by `content`, or leaves it as it was. Raises StoreError.
+
+    `content` in pieces is written as they come, and what taking them raises is passed on.
+    """
     make_folder(path.parent)
     temporary: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False) as out:
             temporary = Path(out.name)
-            out.write(content)
+            out.writelines((content,) if isinstance(content, bytes) else content)
             out.flush()
             os.fsync(out.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise store_error(error, path) from error
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise store_error(error, path) from error
+        raise
     sync_folder(path.parent)
 
 

@@ -7,13 +7,14 @@ ignores ranges sends everything: then its answer is read only as far as it is ne
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
 from bendi.errors import BendiError, DownloadError, ModelFileError
 from bendi.i18n import _
+from bendi.store.blocks import PIECE_BYTES, Blocks, Spool
+from bendi.store.pieces import Pieces
 from bendi.store.remote import RemoteFile, checked_size
 from bendi.store.transport import Answer, Refused, Transient, Transport, host_of
 from bendi.store.url import CONTENT_RANGE, explain, total_of, validators
@@ -37,12 +38,17 @@ class Allowance:
     ) -> None:
         self._limit_bytes, self._on_bytes = limit_bytes, on_bytes
         self._lock = threading.Lock()
-        self.received_bytes = 0
+        self._pieces = Pieces()
 
-    def take(self, size_bytes: int) -> None:
-        """Counts `size_bytes` that have arrived. Raises ModelFileError when that is more than a header may cost."""
+    @property
+    def received_bytes(self) -> int:
+        return self._pieces.received_bytes
+
+    def take(self, size_bytes: int, host: str) -> None:
+        """Counts `size_bytes` that have arrived in one piece. Raises ModelFileError when that is more than a header may
+        cost, DownloadError when `host` sends too little at a time."""
         with self._lock:
-            self.received_bytes += size_bytes
+            self._pieces.take(size_bytes, host)
             self._on_bytes(self.received_bytes)
             if self.received_bytes > self._limit_bytes:
                 raise ModelFileError(
@@ -51,62 +57,6 @@ class Allowance:
                     ),
                     hint=_("Do not trust it. To look at all of it: bendi pull, then bendi verify."),
                 )
-
-
-class Blocks:
-    """Parts of a file that are here, by their offset. They never overlap."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._blocks: list[bytes] = []
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        return iter(zip(self._starts, self._blocks, strict=True))
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def add(self, start: int, block: bytes) -> None:
-        """Keeps `block`, which lies at `start` in the file and where nothing was known."""
-        place = bisect_right(self._starts, start)
-        self._starts.insert(place, start)
-        self._blocks.insert(place, block)
-
-    def fill(self, start: int, block: bytes) -> None:
-        """Keeps what is not known yet of `block`, which lies at `start` in the file."""
-        end = start + len(block)
-        gap = self.gap(start, end)
-        while gap is not None:
-            self.add(gap[0], block[gap[0] - start : gap[1] - start])
-            gap = self.gap(gap[1], end)
-
-    def gap(self, start: int, end: int) -> tuple[int, int] | None:
-        """(start, end) of the first part of a range that is not here; `end` may be where a known block begins."""
-        for first, block in self:
-            if first + len(block) <= start:
-                continue
-            if first > start:
-                return start, min(end, first)
-            start = first + len(block)
-            if start >= end:
-                return None
-        return (start, end) if start < end else None
-
-    def around(self, offset: int) -> tuple[int, int | None]:
-        """Where the last block before `offset` ends (0 without one), and where the next one begins."""
-        place = bisect_right(self._starts, offset)
-        before = self._starts[place - 1] + len(self._blocks[place - 1]) if place else 0
-        return before, self._starts[place] if place < len(self._starts) else None
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes of a range that is here without a gap."""
-        place = max(bisect_right(self._starts, start) - 1, 0)
-        pieces = []
-        for first, block in zip(self._starts[place:], self._blocks[place:], strict=True):
-            if first >= end:
-                break
-            pieces.append(block[max(start - first, 0) : end - first])
-        return b"".join(pieces)
 
 
 class HttpByteSource:
@@ -128,7 +78,8 @@ class HttpByteSource:
     ) -> None:
         self._file, self._transport, self._explained = file, transport, explained
         self.allowance = allowance or Allowance()
-        self.blocks = known or Blocks()
+        self._own = ExitStack()
+        self.blocks = Blocks(self._own.enter_context(Spool())) if known is None else known
         self.received_bytes = 0
         self.read_ahead = True
         self._size_bytes = file.size_bytes
@@ -147,6 +98,7 @@ class HttpByteSource:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close_stream()
+        self._own.close()
 
     @property
     def size_bytes(self) -> int:
@@ -156,10 +108,14 @@ class HttpByteSource:
         return self._size_bytes
 
     def read_at(self, offset: int, size_bytes: int) -> bytes:
+        self.bring(offset, size_bytes)
+        return self.blocks.read(offset, min(offset + size_bytes, self.size_bytes))
+
+    def bring(self, offset: int, size_bytes: int) -> None:
+        """Has the bytes from `offset` here, as far as the file goes, so that `read_at` need not wait for them."""
         end = min(offset + size_bytes, self.size_bytes)
         while (gap := self.blocks.gap(offset, end)) is not None:
             self._ask(*gap)
-        return self.blocks.read(offset, end)
 
     def _ask(self, start: int, end: int) -> None:
         """Brings at least the first byte of a range that is missing, and mostly more than the range."""
@@ -218,28 +174,32 @@ class HttpByteSource:
             )
         self._check(answer)
         self._direct = answer.url if answer.url != self._file.url else None
-        announced = last - start
-        body = bytearray()
+        received, waiting = 0, bytearray()
         try:
             for block in answer.blocks():
-                self._count(block)
-                body += block
-                if len(body) > announced:
+                self._count(block, answer)
+                received += len(block)
+                if received > last - start:
+                    waiting.clear()
                     raise DownloadError(
                         _("{host} sends more than it announces").format(host=host_of(answer.url)),
                         hint=_("Use another source of the same model."),
                     )
+                waiting += block
+                if len(waiting) >= PIECE_BYTES:
+                    self.blocks.add(start + received - len(waiting), waiting)
+                    waiting.clear()
         finally:
-            if body and len(body) <= announced:
-                self.blocks.add(start, bytes(body))
-        if len(body) < announced:
-            raise Transient(_("the connection broke after {size}").format(size=format_size(len(body))))
+            if waiting:
+                self.blocks.add(start + received - len(waiting), waiting)
+        if received < last - start:
+            raise Transient(_("the connection broke after {size}").format(size=format_size(received)))
 
     def _receive_unmeasured(self, answer: Answer) -> None:
         """All of a small file whose size its server does not tell."""
         body = bytearray()
         for block in answer.blocks():
-            self._count(block)
+            self._count(block, answer)
             body += block
             if len(body) > LARGEST_REQUEST_BYTES:
                 raise _unmeasured(answer, self._file)
@@ -256,7 +216,8 @@ class HttpByteSource:
                 block = next(self._stream, None)
                 if block is None:
                     raise Transient(_("the connection broke after {size}").format(size=format_size(self._stream_at)))
-                self._count(block)
+                self.received_bytes += len(block)
+                self.allowance.take(len(block), host_of(self._file.url))
                 start, self._stream_at = self._stream_at, self._stream_at + len(block)
                 self.blocks.fill(start, block)
         except BaseException:
@@ -267,9 +228,9 @@ class HttpByteSource:
         self._stream = None
         self._stack.close()
 
-    def _count(self, block: bytes) -> None:
+    def _count(self, block: bytes, answer: Answer) -> None:
         self.received_bytes += len(block)
-        self.allowance.take(len(block))
+        self.allowance.take(len(block), host_of(answer.url))
 
     def _check(self, answer: Answer) -> None:
         """Whether an answer is about the file that was promised, and about the same one as those before."""

@@ -13,11 +13,14 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from bendi.errors import BendiError, DownloadError, NotFoundError
 from bendi.i18n import _
 from bendi.store.names import RepoName, format_name, quote_path, store_folder, typed
-from bendi.store.remote import RemoteFile, RemoteModel, canonical, checked_listing, spell_variant
+from bendi.store.remote import Listing, RemoteFile, RemoteModel, canonical, endless, spell_variant
 from bendi.store.transport import Refused, Transport, host_of
 from bendi.store.variants import Listed, Variant, choose, quant_label
+from bendi.units import MIB
 
 MAX_PAGES = 100
+MAX_PAGE_BYTES = 2 * MIB
+"""A page has up to 1000 entries of some 500 bytes; a long path in Chinese may take a KiB more."""
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?')
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -49,19 +52,26 @@ def list_files(name: RepoName, transport: Transport, endpoint: str) -> tuple[str
         commit = head.get("sha") if isinstance(head, dict) else None
         if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
             raise _misspoken(host)
-        entries: list[tuple[object, object, object, object]] = []
+        listing = Listing(host)
         url: str | None = f"{api}/tree/{commit}?recursive=true"
-        for _page in range(MAX_PAGES):
-            if url is None:
-                return commit, checked_listing(entries, host)
-            page, answer = transport.get_json(url)
+        pages: set[str] = set()
+        while url is not None:
+            if len(pages) == MAX_PAGES:
+                raise endless(host, _("{count} pages").format(count=MAX_PAGES))
+            pages.add(url)
+            page, answer = transport.get_json(url, limit_bytes=MAX_PAGE_BYTES)
             if not isinstance(page, list):
                 raise _misspoken(host)
-            entries.extend(_entry(item) for item in page if isinstance(item, dict) and item.get("type") == "file")
+            listing.add_page((_entry(item) for item in page), answer.body_bytes)
             url = _next_page(url, answer.header("Link"))
+            if url in pages:
+                raise DownloadError(
+                    _("the file list of {host} leads in circles").format(host=host),
+                    hint=_("Try again later, or another source of the same model."),
+                )
     except Refused as error:
         raise explain(error, name, endpoint) from error
-    raise DownloadError(_("the file list of {host} is too long to be right").format(host=host))
+    return commit, listing.files
 
 
 def explain(error: Refused, name: RepoName, endpoint: str) -> BendiError:
@@ -96,7 +106,10 @@ def _spelled(name: RepoName, variant: Variant, by_file: bool) -> str:
     return format_name(spell_variant(name, variant, by_file))
 
 
-def _entry(item: dict[str, object]) -> tuple[object, object, object, object]:
+def _entry(item: object) -> tuple[object, object, object, object]:
+    """Path, size, SHA-256 and git's hash of a file; nothing of what is no file."""
+    if not isinstance(item, dict) or item.get("type") != "file":
+        return None, None, None, None
     lfs = item.get("lfs")
     if isinstance(lfs, dict):
         digest = lfs.get("oid", lfs.get("sha256"))

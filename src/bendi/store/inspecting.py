@@ -15,6 +15,7 @@ from bendi.i18n import _
 from bendi.settings import Settings
 from bendi.store.discover import LocalModel
 from bendi.store.local import Store
+from bendi.store.local_headers import local_headers
 from bendi.store.names import ModelName, PathName, RepoName, format_name, parse_name
 from bendi.store.pull import remote_names
 from bendi.store.remote import RemoteModel
@@ -85,14 +86,14 @@ def inspect_model(store: Store, text: str, options: InspectOptions | None = None
     if folder is not None:
         return _inspect_folder(folder)
     if isinstance(name, PathName):
-        return inspect_local(store.resolve(text))
+        return inspect_local(store.resolve(text), store.settings)
     if not options.remote and options.source is None:
         here = store.find(text)
         if here is not None:
-            return inspect_local(here)
+            return inspect_local(here, store.settings)
     names = remote_names(store, text, options.source)
     if not names:  # the built-in model has no other place
-        return inspect_local(store.resolve(text))
+        return inspect_local(store.resolve(text), store.settings)
     hasty = replace(options, download=replace(options.download, attempts=min(2, options.download.attempts)))
     for target, following in pairwise(names):
         try:
@@ -102,9 +103,12 @@ def inspect_model(store: Store, text: str, options: InspectOptions | None = None
     return _inspect_remote(names[-1], store.settings, options)
 
 
-def inspect_local(model: LocalModel) -> Inspection:
-    """A model of this machine. Raises as `read_gguf_split`."""
-    parts = read_gguf_split(model.path)
+def inspect_local(model: LocalModel, settings: Settings | None = None) -> Inspection:
+    """A model of this machine. Raises as `read_gguf_split`.
+
+    `settings`: where headers are remembered; without them the file is read anew.
+    """
+    parts = local_headers(model.path, settings.cache_dir) if settings else read_gguf_split(model.path)
     return Inspection(
         name=model.name,
         container="GGUF",

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from bendi.errors import BendiError, DownloadError, NotFoundError
 from bendi.i18n import _
 from bendi.store.names import DEFAULT_REVISION, RepoName, format_name, quote_path, store_folder, typed
-from bendi.store.remote import RemoteFile, RemoteModel, canonical, checked_listing, spell_variant
+from bendi.store.remote import Listing, RemoteFile, RemoteModel, canonical, spell_variant
 from bendi.store.transport import Refused, Transport, host_of
 from bendi.store.variants import Listed, Variant, choose, quant_label
 
@@ -40,7 +40,7 @@ def list_files(name: RepoName, transport: Transport, endpoint: str) -> list[List
     revision = quote(name.revision or DEFAULT_REVISION["ms"], safe="")
     url = f"{endpoint}/api/v1/models/{name.org}/{name.repo}/repo/files?Revision={revision}&Recursive=true"
     try:
-        answer, _answer = transport.get_json(url)
+        answer, whole = transport.get_json(url)
     except Refused as error:
         raise explain(error, name, endpoint) from error
     data = answer.get("Data") if isinstance(answer, dict) else None
@@ -54,14 +54,16 @@ def list_files(name: RepoName, transport: Transport, endpoint: str) -> list[List
             _("the answer of {host} is not what its protocol says").format(host=host),
             hint=_("Is MODELSCOPE_ENDPOINT the address of ModelScope?"),
         )
-    return checked_listing(
+    listing = Listing(host)
+    listing.add_page(
         (
             (item.get("Path"), item.get("Size"), str(item.get("Sha256") or "").lower() or None, None)
             for item in entries
             if isinstance(item, dict) and item.get("Type") != "tree"
         ),
-        host,
+        whole.body_bytes,
     )
+    return listing.files
 
 
 def explain(error: Refused, name: RepoName, endpoint: str) -> BendiError:

@@ -120,6 +120,14 @@ def parse_name(text: str) -> ModelName:
     return _alias(text)
 
 
+def as_name(text: str) -> ModelName | None:
+    """The name that `text` spells; None where it spells none."""
+    try:
+        return parse_name(text)
+    except UsageError:
+        return None
+
+
 def format_name(name: ModelName) -> str:
     """The spelling of `name` that `parse_name` reads back as the same value."""
     match name:

@@ -9,12 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from sys import getsizeof
 
 from bendi.errors import DownloadError
 from bendi.i18n import _
 from bendi.store.names import OllamaName, RepoName, UrlName, is_safe_path, is_sha256
 from bendi.store.variants import Listed, Variant, group
+from bendi.units import MIB, format_size
 
+MAX_LISTING_ENTRIES = 100_000
+MAX_LISTING_BYTES = 32 * MIB
+MAX_LISTED_FILES = 10_000
+MAX_LISTED_TEXT_BYTES = 8 * MIB
+"""Of all pages of one listing: entries, bytes on the network, GGUF files among them, and what their paths take. The
+largest repositories with GGUF files have a few thousand files, of some 500 bytes each in the listing."""
 MAX_FILE_BYTES = 1 << 46
 """64 TiB. No model is larger; arithmetic on sizes stays far from overflow."""
 
@@ -57,24 +65,47 @@ class RemoteModel:
         return sum(file.size_bytes or 0 for file in self.files)
 
 
-def checked_listing(entries: Iterable[tuple[object, object, object, object]], host: str) -> list[Listed]:
-    """(path, size, sha256, git sha1) of a listing as Listed, only GGUF files. Raises DownloadError for a hostile one.
+class Listing:
+    """The GGUF files that a source lists, page by page. `files`: those so far, checked.
 
-    Entries that are not GGUF files are of no interest, whatever they contain.
+    Refuses a listing that is hostile, or longer than any: a part of it would look like a repository with fewer files.
     """
-    files = []
-    seen: set[str] = set()
-    for path, size, sha256, git_sha1 in entries:
-        if not isinstance(path, str) or not path.lower().endswith(".gguf"):
-            continue
+
+    def __init__(self, host: str) -> None:
+        self.files: list[Listed] = []
+        self._host = host
+        self._seen: set[str] = set()
+        self._entries = self._page_bytes = self._text_bytes = 0
+
+    def add_page(self, entries: Iterable[tuple[object, object, object, object]], page_bytes: int) -> None:
+        """(path, size, sha256, git sha1) of each entry of a page that took `page_bytes`. Raises DownloadError.
+
+        Entries that are not GGUF files are of no interest, whatever they contain.
+        """
+        self._page_bytes += page_bytes
+        if self._page_bytes > MAX_LISTING_BYTES:
+            raise endless(self._host, format_size(MAX_LISTING_BYTES))
+        for path, size, sha256, git_sha1 in entries:
+            self._entries += 1
+            if self._entries > MAX_LISTING_ENTRIES:
+                raise endless(self._host, _("{count} entries").format(count=MAX_LISTING_ENTRIES))
+            if isinstance(path, str) and path.lower().endswith(".gguf"):
+                self._add(path, size, sha256, git_sha1)
+
+    def _add(self, path: str, size: object, sha256: object, git_sha1: object) -> None:
+        host = self._host
         if not is_safe_path(path):
             raise _hostile(host, _("a file name that would leave its folder: {path!r}").format(path=path[:120]))
-        if path.casefold() in seen:
+        folded = path.casefold()
+        if folded in self._seen:
             raise _hostile(host, _("two files with one name: {path!r}").format(path=path[:120]))
-        seen.add(path.casefold())
+        self._seen.add(folded)
         if sha256 is not None and not is_sha256(sha256):
             raise _hostile(host, _("a hash that is none: {value!r}").format(value=str(sha256)[:80]))
-        files.append(
+        self._text_bytes += getsizeof(path)
+        if len(self.files) == MAX_LISTED_FILES or self._text_bytes > MAX_LISTED_TEXT_BYTES:
+            raise endless(host, _("{count} GGUF files").format(count=len(self.files)))
+        self.files.append(
             Listed(
                 path,
                 checked_size(size, host),
@@ -82,7 +113,14 @@ def checked_listing(entries: Iterable[tuple[object, object, object, object]], ho
                 git_sha1 if isinstance(git_sha1, str) and _is_sha1(git_sha1) else None,
             )
         )
-    return files
+
+
+def endless(host: str, limit: str) -> DownloadError:
+    """The error for a listing beyond `limit`, a translated amount."""
+    return DownloadError(
+        _("the file list of {host} is too long to be right: more than {limit}").format(host=host, limit=limit),
+        hint=_("Give the address of the one file that you want: bendi pull https://.../FILE.gguf"),
+    )
 
 
 def checked_size(size: object, host: str) -> int:

@@ -15,6 +15,7 @@ from bendi.errors import BendiError, DownloadError, ModelFileError
 from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_parts
 from bendi.settings import Settings
 from bendi.store import hub, modelscope, ollama, url
+from bendi.store.blocks import Blocks, Spool
 from bendi.store.header_cache import HeaderCache, Kept, file_key
 from bendi.store.http_source import Allowance, HttpByteSource
 from bendi.store.names import OllamaName, RepoName, UrlName
@@ -92,6 +93,7 @@ class RemoteReader:
         self, transport: Transport, settings: Settings, explain: Explain, on_bytes: Callable[[int], None]
     ) -> None:
         self._transport, self._explain = transport, explain
+        self._folder = settings.cache_dir
         self._cache = HeaderCache(settings.cache_dir / HEADERS_FOLDER)
         self._allowance = Allowance(on_bytes=on_bytes)
 
@@ -130,16 +132,16 @@ class RemoteReader:
         sources = []
         remembered = False
         with ExitStack() as stack:
+            spool = stack.enter_context(Spool(self._folder))
             for file, key in files:
-                kept = self._cache.load(key)
+                kept = self._cache.load(key, spool)
                 if kept is not None and file.size_bytes not in (None, kept.size_bytes):
                     kept = None
                 if kept is not None:
                     remembered = True
                     file = replace(file, size_bytes=kept.size_bytes)
-                source = HttpByteSource(
-                    file, self._transport, self._allowance, kept.blocks if kept else None, self._explain
-                )
+                known = kept.blocks if kept else Blocks(spool)
+                source = HttpByteSource(file, self._transport, self._allowance, known, self._explain)
                 sources.append(stack.enter_context(source))
             yield sources, remembered
 

@@ -153,7 +153,7 @@ def _bring_header(source: HttpByteSource) -> None:
     length = int.from_bytes(source.read_at(0, 8), "little")
     source.read_ahead = False  # the file has just said where its header ends
     if length <= min(source.size_bytes, MAX_HEADER_BYTES):
-        source.read_at(8, length)
+        source.bring(8, length)
 
 
 def _if_there(source: ByteSource) -> ByteSource | None:

@@ -25,6 +25,7 @@ from bendi.errors import DownloadError
 from bendi.formats.json_scan import bounded_json
 from bendi.i18n import _
 from bendi.lazy import lazily
+from bendi.store.pieces import Pieces
 from bendi.units import MIB, format_duration
 
 if TYPE_CHECKING:
@@ -81,13 +82,17 @@ class Refused(Exception):
 
 
 class Answer:
-    """An answer whose body has not been read yet. `linked`: headers of the first redirect, by lower-case name."""
+    """An answer whose body has not been read yet. `linked`: headers of the first redirect, by lower-case name.
+
+    `body_bytes`: the length of a body that was read as a whole.
+    """
 
     def __init__(self, response: httpx.Response, linked: Mapping[str, str]) -> None:
         self._response = response
         self.linked = linked
         self.status = response.status_code
         self.url = str(response.url)
+        self.body_bytes = 0
 
     def header(self, name: str) -> str | None:
         value = self._response.headers.get(name)
@@ -213,11 +218,16 @@ class Transport:
 
     def _read(self, url: str, accept: str, limit_bytes: int) -> tuple[bytes, Answer]:
         with self.open(url, {"Accept": accept}) as answer:
-            body = bytearray()
+            body, pieces = bytearray(), Pieces()
             for block in answer.blocks():
+                pieces.take(len(block), host_of(url))
                 body += block
                 if len(body) > limit_bytes:
-                    raise DownloadError(_("the answer of {host} is too long to be right").format(host=host_of(url)))
+                    raise DownloadError(
+                        _("the answer of {host} is too long to be right").format(host=host_of(url)),
+                        hint=_("A proxy may be in between. Use another source of the same model."),
+                    )
+            answer.body_bytes = len(body)
             return bytes(body), answer
 
     def _send(self, url: str, headers: Mapping[str, str]) -> httpx.Response:

@@ -28,6 +28,8 @@ _LABEL = re.compile(
 )
 _AUXILIARY = re.compile(r"mmproj|imatrix|(?:^|[-._])dflash|^mtp-", re.IGNORECASE)
 MAX_PARTS = 1000
+_MAX_COMPARED = 200
+"""Characters of a path, and paths, among which the nearest is looked for: that takes long."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def _by_file(files: Sequence[Listed], variants: Sequence[Variant], incomplete: S
             return variant
     if any(file.path == path for variant in incomplete for file in variant.files):
         raise NotFoundError(_("{file} is part of a split model, and not all of its parts are there").format(file=path))
-    paths = [file.path for file in files if file.path.lower().endswith(".gguf")]
-    close = get_close_matches(path, paths, n=3, cutoff=0.4)
+    paths = [file.path for file in files if file.path.lower().endswith(".gguf") and len(file.path) <= _MAX_COMPARED]
+    close = get_close_matches(path[:_MAX_COMPARED], paths[:_MAX_COMPARED], n=3, cutoff=0.4)
     raise NotFoundError(
         _("there is no file {file} here").format(file=path),
         hint=_("Nearest: {files}").format(files=", ".join(close)) if close else "",

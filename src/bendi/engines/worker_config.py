@@ -1,0 +1,41 @@
+"""What every worker process is told, as one line of JSON. Imported by the workers themselves: nothing of bendi here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+VERBOSITY = 4
+"""The lowest at which the engine says how large its buffers are. At 5 it logs questions and answers. Levels: llama.cpp
+`common/log.h`; its library's messages are counted as 4 (`common/log.cpp`)."""
+
+BATCH_TOK = 512
+"""A cancelled prompt is left only between batches: this keeps that wait short and costs no speed on a CPU."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What the parent sends. `part_paths`: all files of the model. `program`: the llama-server to become, where the
+    worker is one. `flash_attention`: None for wherever it works. `state_dir`: where the engine may write and read the
+    states of conversations, empty for nowhere.
+
+    Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
+    `parent_pid`.
+    """
+
+    model_path: str
+    part_paths: list[str]
+    program: str = ""
+    context_tok: int = 0
+    threads: int = 0
+    parallel: int = 1
+    type_k: str = "f16"
+    type_v: str = "f16"
+    flash_attention: bool | None = None
+    embeddings: bool = False
+    memory_limit_bytes: int = 0
+    repack: bool = True
+    checkpoints: int = 1
+    state_dir: str = ""
+    key: str = ""
+    socket_path: str = ""
+    parent_pid: int = 0
