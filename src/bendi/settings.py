@@ -18,7 +18,7 @@ import platformdirs
 
 from bendi.errors import ConfigError
 from bendi.i18n import _
-from bendi.units import parse_size
+from bendi.units import GIB, parse_size
 
 ENVIRONMENT = {
     "models_dirs": "BENDI_MODELS",
@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "threads": "BENDI_THREADS",
     "context_tok": "BENDI_CONTEXT",
     "worker_memory_bytes": "BENDI_WORKER_MEMORY",
+    "kept_states_bytes": "BENDI_KEPT_STATES",
     "hf_endpoint": "HF_ENDPOINT",
     "hf_token": "HF_TOKEN",
     "hf_cache_dir": "HF_HUB_CACHE",
@@ -72,6 +73,8 @@ class Settings:
     """Context length to load models with; None: what the model was trained for, within the memory budget."""
     worker_memory_bytes: int | None = None
     """Upper bound for a worker's own memory (weights mapped from the file do not count)."""
+    kept_states_bytes: int = 8 * GIB
+    """Disk space for what engines have computed of conversations, so that they go on at once; 0: nothing is kept."""
     hf_endpoint: str = "https://huggingface.co"
     hf_token: str | None = None
     hf_cache_dir: Path = Path("~/.cache/huggingface/hub")
@@ -92,6 +95,11 @@ class Settings:
     @property
     def sessions_file(self) -> Path:
         return self.state_dir / "bendi.sqlite3"
+
+    @property
+    def kept_states_dir(self) -> Path:
+        """What engines have computed of conversations; may be deleted at any time."""
+        return self.cache_dir / "conversations"
 
     @property
     def measured_file(self) -> Path:

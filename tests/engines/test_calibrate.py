@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,10 @@ from bendi.engines.bandwidth import disk_read_bytes_s, memory_read_bytes_s
 from bendi.engines.calibrate import calibrate
 from bendi.engines.pace import Look, Pace
 from bendi.engines.probes import ProbeResult, Timed, Times, dense_config
-from bendi.engines.rates_from_probes import solve_attention, solve_far, solve_nonnegative
+from bendi.engines.rates_from_probes import Rates, solve_again_s, solve_attention, solve_far, solve_nonnegative
 from bendi.errors import StoreError
 from bendi.formats.blueprints import blueprint_from_config
-from bendi.planner.calibration import AttentionRates
+from bendi.planner.calibration import AttentionRates, TypeRates
 from bendi.planner.layers import model_work
 from bendi.settings import load_settings
 
@@ -62,34 +63,64 @@ def test_attention_of_a_made_up_machine() -> None:
     assert rates.generation_head_s == pytest.approx(0, abs=1e-12)
 
 
-@given(st.floats(1, 3), st.floats(1, 3), st.sampled_from(((14, 2, 64), (32, 8, 128))))
-def test_what_is_far_is_found_again(generation: float, prompt: float, heads: tuple[int, int, int]) -> None:
+@given(st.floats(1, 3), st.sampled_from(((14, 2, 64), (32, 8, 128))))
+def test_what_is_far_is_found_again(slower: float, heads: tuple[int, int, int]) -> None:
     """A machine with a cache for 512 Ki numbers a core; predictions with what was found are its times."""
     work = model_work(blueprint_from_config(dense_config(2, 256, 256, heads), "x").header())
     near_numbers = 1 << 19
     near_tok = near_numbers // (2 * heads[2])
     part = work.attention[0]
 
+    def prompt_s(tok: int) -> float:
+        return 0.2 + 64 * 2 * 1e-8 * (tok + (slower - 1) * max(tok - near_tok, 0))
+
     def timed(tok: int) -> Timed:
-        steps = [tok + (ratio - 1) * max(tok - near_tok, 0) for ratio in (generation, prompt)]
-        return Timed(Times((0.1 + steps[0] * 2 * 1e-7,)), Times((0.2 + 64 * steps[1] * 2 * 1e-8,)), tok)
+        return Timed(Times((0.1,)), Times((prompt_s(tok),)), tok)
 
     result = ProbeResult(work, "a build", 0.1, 64, timed(0), (timed(near_tok), timed(near_tok + 4096)))
     rates = AttentionRates(
-        0.0, 1e-7 / part.query_numbers, 0.0, 0.0, 1e-8 / part.query_numbers, near_numbers, (solve_far([result]),)
+        0.0, 0.0, 0.0, 0.0, 1e-8 / part.query_numbers, near_numbers=near_numbers, far=(solve_far([result]),)
     )
     for tok in (100, near_tok, 9000, 20000):
-        assert 2 * rates.generation_s(part, tok) == pytest.approx(timed(tok).generation.best_s - 0.1, rel=1e-3)
-        assert 128 * rates.prompt_s(part, tok) == pytest.approx(timed(tok).prompt.best_s - 0.2, rel=1e-3)  # type: ignore[union-attr]
+        assert 128 * rates.prompt_s(part, tok) == pytest.approx(prompt_s(tok) - 0.2, rel=1e-3)
+
+
+@given(st.floats(1e-12, 1e-10), st.sampled_from(((14, 2, 64), (32, 8, 128), (16, 16, 128))))
+def test_what_is_read_again_is_found_again(again_s: float, heads: tuple[int, int, int]) -> None:
+    work = model_work(blueprint_from_config(dense_config(2, 256, 256, heads), "x").header())
+    part, near_numbers = work.attention[0], 1 << 19
+    near_tok = near_numbers // (2 * heads[2])
+    rates = AttentionRates(0.0, 1e-11, 0.0, 0.0, 0.0, again_s, near_numbers)
+
+    def timed(tok: int) -> Timed:
+        return Timed(Times((0.1 + 2 * rates.generation_s(part, tok),)), Times((0.2,)), tok)
+
+    result = ProbeResult(work, "a build", 0.1, 64, timed(0), (timed(near_tok), timed(near_tok + 4096)))
+    if heads[0] > heads[1]:
+        assert solve_again_s([result]) == pytest.approx(again_s, rel=1e-3)
+    else:
+        assert rates.generation_s(part, 8000) == pytest.approx(8000 * part.query_numbers * 1e-11), "nothing is shared"
+
+
+def test_experts_that_were_not_measured_are_guessed_from_the_others() -> None:
+    rates = Rates(4e10)
+    for name, speed in (("Q8_0", 1e11), ("Q4_K", 2e11), ("Q4_0", 3e11)):
+        rates.types[name] = TypeRates(4e10, speed, speed)
+    rates.types["Q8_0"] = replace(rates.types["Q8_0"], prompt_expert_weights_s=6e10)
+    rates.guess_experts(["Q8_0"])
+    assert rates.types["Q8_0"].prompt_expert_weights_s == 6e10
+    assert rates.types["Q4_0"].prompt_expert_weights_s == pytest.approx(1.8e11)
+    rates.guess_experts([])
+    assert rates.types["Q4_0"].prompt_expert_weights_s == pytest.approx(1.8e11)
 
 
 def test_pace_notices_work_that_takes_longer() -> None:
     pace = Pace(1)
-    looks = [pace.look() for _look in range(3)]
-    best = Look(*map(min, zip(*looks, strict=True)))
-    assert pace.slowness(best) >= min(1 / 1.12, 1 / 1.3)
-    assert pace.slowness(best, best._replace(compute_s=1.5 * best.compute_s)) > 1
-    assert pace.slowness(best._replace(memory_s=1.5 * best.memory_s)) > 1
+    look = pace.look()
+    compute_s, memory_s = look
+    assert pace.slowness(look._replace(compute_s=10 * compute_s)) > 1
+    assert pace.slowness(look, look._replace(memory_s=100 * memory_s)) > 1
+    assert pace.slowness(Look(0.0, 0.0)) == 0
 
 
 def test_memory_is_faster_than_a_disk_and_slower_than_light(tmp_path: Path) -> None:

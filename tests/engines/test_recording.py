@@ -20,7 +20,8 @@ from bendi.errors import BendiError
 from bendi.hardware import detect_cpu, detect_machine
 from bendi.measured import MeasuredStore, history, machine_id
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
-from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates, to_json
+from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates
+from bendi.planner.calibration_runs import to_json
 from bendi.planner.layers import model_work
 from bendi.planner.speed import generation_s, load_s, prompt_s
 from bendi.settings import Settings, load_settings
@@ -105,7 +106,7 @@ def test_predictions_of_the_stored_calibration(demo_model: Path, settings: Setti
     with closing(opened(demo_model, settings)) as engine:
         build, headers = engine.info.build, engine.prepared.headers
     machine = machine_id(detect_machine())
-    store.save_calibration(machine, build, to_json(CALIBRATION))
+    store.save_calibration(machine, build, to_json([CALIBRATION]))
     long = replace(QUESTION, messages=(Message("user", "memory bandwidth " * 30),))
     with closing(opened(demo_model, settings, threads=2)) as engine:
         ask(engine, long)
@@ -162,7 +163,7 @@ def test_an_answer_is_kept_when_nobody_reads_on(demo_model: Path, settings: Sett
 
 def test_answers_at_the_same_time_are_not_compared(demo_model: Path, settings: Settings, store: MeasuredStore) -> None:
     with closing(opened(demo_model, settings)) as engine:
-        store.save_calibration(machine_id(detect_machine()), engine.info.build, to_json(CALIBRATION))
+        store.save_calibration(machine_id(detect_machine()), engine.info.build, to_json([CALIBRATION]))
         first = engine.generate(QUESTION)
         next(iter(first))
         thread = threading.Thread(target=ask, args=(engine,))
@@ -272,7 +273,7 @@ def test_calibrated_threads_are_used(demo_model: Path, tmp_path: Path, monkeypat
     cpu = DeviceRates("x", cores + 3, {}, {}, 0.0, 0.0, 0.0, 0.0)
     known = Calibration("here", "a build", "2026-11-21", 1.0, cpu, 1.0, 1.0, 1.0, 0.0, {cores: 0.5})
     with closing(MeasuredStore(settings.measured_file)) as store:
-        store.save_calibration("here", "a build", to_json(known))
+        store.save_calibration("here", "a build", to_json([known]))
     for asked, used in ((None, cores + 3), (1, 1)):
         load = LoadRequest(demo_model, context_tok=512, threads=asked)
         with closing(open_recorded_engine(load, settings)) as engine:

@@ -8,16 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bendi.errors import StoreError
 from bendi.formats.blueprints import blueprint_from_config
 from bendi.planner.calibration import (
     AttentionRates,
     Calibration,
     DeviceRates,
     TypeRates,
-    from_json,
     rates_of,
-    to_json,
 )
 from bendi.planner.layers import model_work
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
@@ -112,17 +109,6 @@ def test_what_was_not_measured_is_less_sure() -> None:
     assert rate_error(borrowed, CALIBRATION) > rate_error(measured, CALIBRATION)
     specified = replace(CALIBRATION, cpu=replace(DEVICE, source="specification"))
     assert rate_error(measured, specified) > rate_error(borrowed, CALIBRATION)
-
-
-def test_kept_as_text() -> None:
-    assert from_json(to_json(CALIBRATION)) == CALIBRATION
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 99}', to_json(CALIBRATION).replace('"noise"', '"x"')])
-def test_text_of_another_version_is_refused(text: str) -> None:
-    with pytest.raises(StoreError, match="calibration") as caught:
-        from_json(text)
-    assert caught.value.hint == "bendi calibrate"
 
 
 @given(ANY_WORK, DEPTHS, DEPTHS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from bendi.advisor.learned import Learned
@@ -14,7 +13,8 @@ from bendi.errors import StoreError, UsageError
 from bendi.hardware import Gpu, Machine, detect_machine, machine_from_json, parse_machine
 from bendi.i18n import _
 from bendi.measured import MeasuredStore, machine_id
-from bendi.planner.calibration import Calibration, from_json
+from bendi.planner.calibration import Calibration
+from bendi.planner.calibration_runs import from_json
 from bendi.planner.gpu_specs import gpu_named, spec_of
 from bendi.planner.placement import default_calibration, plan_subject
 from bendi.planner.plan import Plan
@@ -112,17 +112,7 @@ def _usable(machine: Machine) -> tuple[Machine, list[str]]:
 
 def engine_build(settings: Settings) -> str:
     """The engine build that loads models, as it names itself."""
-    return registry.engine_build(settings) or wheel_build()
-
-
-def wheel_build() -> str:
-    """What the wheel calls itself; empty where it is not installed, or more than once."""
-    found = find_spec("xllamacpp")
-    if found is None or found.origin is None:
-        return ""
-    # importlib.metadata would know, but takes longer to import than a whole plan.
-    versions = [path.name.split("-")[1] for path in Path(found.origin).parent.parent.glob("xllamacpp-*.dist-info")]
-    return f"xllamacpp {versions[0].removesuffix('.dist')}" if len(versions) == 1 else ""
+    return registry.engine_build(settings) or registry.wheel_build()
 
 
 def _machine_part(content: str) -> str:

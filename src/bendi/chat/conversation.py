@@ -83,7 +83,7 @@ Event = Chunk | ContextChanged | Reply
 class Conversation:
     """One user's talk with one engine. Used by one thread at a time; a `Cancellation` may come from any.
 
-    `json_schema`: what every answer must satisfy.
+    `json_schema`: what every answer must satisfy. `used_tok`: how full the context was after the last answer.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Conversation:
         self.setup = setup
         self._sessions = sessions
         self._json_schema = json_schema
+        self.used_tok = 0
         self._slid_to = 0  # position of the last message that `slide` left out: the start stays for later requests
 
     @property
@@ -237,7 +238,7 @@ class Conversation:
         usage = last.usage or Usage(0, 0)
         prompt_tok = usage.prompt_tok or fitted.needed_tok - budget.reserve_tok
         timings = replace(last.timings or Timings(), load_s=self.engine.info.load_s)
-        used_tok = prompt_tok + usage.completion_tok
+        self.used_tok = used_tok = prompt_tok + usage.completion_tok
         yield Reply(draft.message, last.finish or "cancelled", usage, timings, used_tok, budget.available_tok)
 
 

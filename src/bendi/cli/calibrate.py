@@ -8,11 +8,12 @@ from dataclasses import asdict
 
 from bendi.cli import output
 from bendi.engines.calibrate import BUDGET_S, calibrate
-from bendi.errors import UsageError
+from bendi.errors import StoreError, UsageError
 from bendi.hardware import detect_machine
 from bendi.i18n import _
 from bendi.measured import MeasuredStore, machine_id
-from bendi.planner.calibration import Calibration, from_json, to_json
+from bendi.planner.calibration import Calibration
+from bendi.planner.calibration_runs import combined, from_json, runs_from_json, to_json
 from bendi.settings import Settings, load_settings
 
 _LEAST_BUDGET_S = 20.0
@@ -27,6 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             seconds=BUDGET_S
         ),
     )  # fmt: skip
+    parser.add_argument("--fresh", action="store_true", help=_("forget earlier calibrations of this engine build"))
     parser.add_argument("--json", action="store_true", help=_("as JSON"))
 
 
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             _("{seconds:g} seconds are too short to measure anything.").format(seconds=args.seconds),
             hint=f"bendi calibrate --seconds {_LEAST_BUDGET_S:.0f}",
         )
-    calibration = _last(settings) if args.show else measure(settings, args.seconds)
+    calibration = _last(settings) if args.show else measure(settings, args.seconds, fresh=args.fresh)
     if args.json:
         output.json_data(asdict(calibration))
     else:
@@ -45,17 +47,28 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def measure(settings: Settings, budget_s: float = BUDGET_S) -> Calibration:
-    """Measures this machine with the engine that `settings` choose, says so, and keeps what was measured."""
+def measure(settings: Settings, budget_s: float = BUDGET_S, *, fresh: bool = False) -> Calibration:
+    """Measures this machine with the engine that `settings` choose, says so, and keeps what was measured. Returns it
+    together with earlier runs, unless all is to begin afresh."""
     machine = machine_id(detect_machine())
     with closing(MeasuredStore(settings.measured_file)) as store:
         output.say(_("Measuring with small models; other programs that are busy now make it less exact."))
         with output.progress(_("calibrating"), unit="percent") as bar:
-            calibration = calibrate(settings, machine, lambda done, label: bar.update(100 * done, 100, label), budget_s)
-        store.save_calibration(machine, calibration.build, to_json(calibration))
+            run = calibrate(settings, machine, lambda done, label: bar.update(100 * done, 100, label), budget_s)
+        earlier = () if fresh else _runs(store.calibration(machine, run.build))
+        text = to_json([*earlier, run])
+        store.save_calibration(machine, run.build, text)
         for notice in store.notices:
             output.say(notice)
-    return calibration
+    return combined(runs_from_json(text))
+
+
+def _runs(text: str | None) -> tuple[Calibration, ...]:
+    """Those of another version of bendi are worth nothing."""
+    try:
+        return runs_from_json(text) if text else ()
+    except StoreError:
+        return ()
 
 
 def _last(settings: Settings) -> Calibration:
@@ -93,6 +106,7 @@ def _print(calibration: Calibration) -> None:
         (_("each layer"), f"{cpu.layer_s * 1e6:.0f} µs"),
         (_("repeats differ by"), f"±{calibration.spread:.0%}"),
         (_("measured"), _("{when}, in {seconds:.0f} s").format(when=measured_at, seconds=calibration.took_s)),
+        (_("runs, of which the middle counts"), str(calibration.runs)),
     ]
     if calibration.disturbed_share:
         lines.append(

@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable
 
+from bendi.chat.kept_states import KeptStates
 from bendi.chat.memory import MemorySessions
 from bendi.chat.sessions import SessionStore, StoredMessage
 from bendi.chat.setup import Setup
@@ -24,7 +25,13 @@ from bendi.i18n import _
 _SHOWN_ON_RESUME = 4
 
 
-def chat(job: Job, sessions: SessionStore | MemorySessions, setup: Setup, load: Callable[[], Engine]) -> int:
+def chat(
+    job: Job,
+    sessions: SessionStore | MemorySessions,
+    setup: Setup,
+    load: Callable[[], Engine],
+    states: KeptStates | None = None,
+) -> int:
     """Talks until the user leaves; returns the exit code."""
     prompts = sessions.recent_prompts() if isinstance(sessions, SessionStore) else []
     screen: Screen
@@ -32,7 +39,7 @@ def chat(job: Job, sessions: SessionStore | MemorySessions, setup: Setup, load: 
         screen = TerminalScreen(prompts, list(COMMANDS), setup.personas)
     else:
         screen = PlainScreen()
-    with contextlib.closing(Talk(job, sessions, setup, screen, load)) as talk:
+    with contextlib.closing(Talk(job, sessions, setup, screen, load, states)) as talk:
         _welcome(talk, resumed=job.session is not None)
         while not talk.leaving:
             suggestion, talk.suggestion = talk.suggestion, ""

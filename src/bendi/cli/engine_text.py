@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bendi.advisor.advice import stored_calibration, wheel_build
+from bendi.advisor.advice import stored_calibration
 from bendi.cli import output
 from bendi.engines import native_builds
 from bendi.engines.native_builds import NativeBuild
+from bendi.engines.registry import wheel_build
 from bendi.hardware import detect_machine
 from bendi.i18n import N_, _
 from bendi.measured import machine_id

@@ -40,6 +40,7 @@ VERBS = (
     Verb("session", "session", N_("list, search, show, export or delete conversations")),
     Verb("persona", "persona", N_("list, show or edit personas")),
     Verb("calibrate", "calibrate", N_("measure how fast this machine is, in less than a minute")),
+    Verb("tune", "tune", N_("find the settings with which a model is fastest here, and use them")),
     Verb("engine", "engine", N_("build llama.cpp for this CPU; list, test, choose and remove builds")),
     Verb("doctor", "doctor", N_("report this machine, versions, stores and what could leave the machine")),
 )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bendi.chat.conversation import Conversation
+from bendi.chat.kept_states import KeptStates
 from bendi.chat.memory import MemorySessions
 from bendi.chat.parameters import POLICIES, Policy
 from bendi.chat.personas import PersonaBook
@@ -25,7 +26,7 @@ from bendi.cli.engine_hint import suggest_native
 from bendi.cli.job import PARAMETER_FLAGS, Job, read_job
 from bendi.cli.one_shot import ask_once, complete_once
 from bendi.cli.piped import read_piped
-from bendi.engines import Engine, LoadRequest, open_engine, open_recorded_engine
+from bendi.engines import Engine, LoadRequest, open_recorded_engine
 from bendi.engines.protocol import KV_TYPES
 from bendi.errors import OutOfMemory, UsageError
 from bendi.hardware import detect_memory
@@ -78,7 +79,10 @@ def run(args: argparse.Namespace) -> int:
             for notice in kept.notices:
                 output.say(notice)
         job = read_job(args, piped, kept, personas, Store(settings))
-        load = _loader(args, job, settings)
+        states = None
+        if kept and settings.kept_states_bytes:
+            states = KeptStates(settings.kept_states_dir, settings.kept_states_bytes)
+        load = _loader(args, job, settings, states)
         suggest_native(settings)
         if not job.prompt and (args.json or args.raw or not sys.stdin.isatty()):
             raise UsageError(
@@ -92,8 +96,15 @@ def run(args: argparse.Namespace) -> int:
         setup = _setup(job, sessions, personas, "error" if job.prompt else "ask")
         if job.prompt:
             engine = stack.enter_context(contextlib.closing(load()))
-            return ask_once(job, Conversation(engine, sessions, setup, job.schema), _view(args))
-        code = _late("chat").chat(job, sessions, setup, load)
+            conversation = Conversation(engine, sessions, setup, job.schema)
+            # Of a session that this question begins, nothing is kept: most of them end with it.
+            if states and job.session and (note := states.take_up(engine, job.session.id)):
+                output.say(note)
+            code = ask_once(job, conversation, _view(args))
+            if states and job.session:
+                states.put_down(engine, job.session.id, conversation.used_tok)
+            return code
+        code = _late("chat").chat(job, sessions, setup, load, states)
         assert isinstance(code, int)
         return code
 
@@ -107,7 +118,7 @@ def _setup(job: Job, sessions: SessionStore | MemorySessions, personas: PersonaB
     return setup
 
 
-def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[[], Engine]:
+def _loader(args: argparse.Namespace, job: Job, settings: Settings, states: KeptStates | None) -> Callable[[], Engine]:
     """Loads the model, with a progress bar; may be called again when a worker has died."""
     request = LoadRequest(
         model_path=job.model.path,
@@ -116,6 +127,7 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[
         memory_limit_bytes=settings.worker_memory_bytes,
         type_k=args.kv or "f16",
         type_v=args.kv or "f16",
+        state_dir=states.folder if states else None,
     )
 
     def open_it(request: LoadRequest) -> Engine:
@@ -124,9 +136,9 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings) -> Callable[
             def show(fraction: float) -> None:
                 bar.update(100 * fraction, 100)
 
-            if args.no_save:
-                return open_engine(request, settings, show, output.say)
-            return open_recorded_engine(request, settings, show, job.model_name, output.say)
+            return open_recorded_engine(
+                request, settings, show, job.model_name, output.say, record=not args.no_save
+            )  # fmt: skip
 
     def load() -> Engine:
         if _is_tight(job, settings):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bendi.chat.durable import write_durably
 from bendi.chat.export import session_markdown, session_record
+from bendi.chat.kept_states import KeptStates
 from bendi.chat.sessions import Session, SessionStore, StoredMessage
 from bendi.cli import output
 from bendi.cli.answers import printable
@@ -141,6 +142,8 @@ def _remove(args: argparse.Namespace, store: SessionStore) -> None:
         output.say(_("Removing the text from the database and its copies; this takes a moment…"))
     if sessions and not store.delete(list(sessions)):
         output.say(_("Another bendi process is reading; the last bytes are removed at the next start."))
+    settings = load_settings()
+    KeptStates(settings.kept_states_dir, settings.kept_states_bytes).forget(sessions)
     if args.json:
         output.json_data({"deleted": list(sessions)})
     else:

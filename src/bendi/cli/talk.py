@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from bendi.chat.conversation import Conversation, Event, Reply
+from bendi.chat.kept_states import KeptStates
 from bendi.chat.memory import MemorySessions
 from bendi.chat.parameters import Policy
 from bendi.chat.sessions import SessionStore
@@ -43,7 +44,8 @@ class Screen(Protocol):
 
 
 class Talk:
-    """`load`: loads the model again when its worker has died. `thinking`: whether it is shown in full."""
+    """`load`: loads the model again when its worker has died. `thinking`: whether it is shown in full. `states`: where
+    what the engine computed is kept."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Talk:
         setup: Setup,
         screen: Screen,
         load: Callable[[], Engine],
+        states: KeptStates | None = None,
     ) -> None:
         self.screen = screen
         self.sessions = sessions
@@ -61,7 +64,9 @@ class Talk:
         self.last: Reply | None = None
         self._job = job
         self._load = load
+        self._states = states
         self.conversation = Conversation(load(), sessions, setup, job.schema)
+        self._take_up()
 
     @property
     def setup(self) -> Setup:
@@ -74,6 +79,7 @@ class Talk:
 
     def begin_anew(self) -> None:
         """A new session with the same model and persona."""
+        self._put_down()
         old = self.setup.session
         session = self.sessions.create(old.model, persona=old.persona, settings=old.settings)
         setup = Setup(self.sessions, session.id, self.setup.personas, "ask")
@@ -100,7 +106,18 @@ class Talk:
         return " · ".join(parts)
 
     def close(self) -> None:
+        self._put_down()
         self.conversation.engine.close()
+
+    def _take_up(self) -> None:
+        if self._states and self.conversation.messages:
+            note = self._states.take_up(self.conversation.engine, self.setup.session_id)
+            if note:
+                self.screen.note(note)
+
+    def _put_down(self) -> None:
+        if self._states:
+            self._states.put_down(self.conversation.engine, self.setup.session_id, self.conversation.used_tok)
 
     def _answer(self, text: str | None) -> None:
         before = len(self.conversation.messages)
@@ -162,4 +179,5 @@ class Talk:
         except BendiError as error:
             self.screen.error(error.message, error.hint)
             return
+        self._take_up()
         self.screen.note(_("The model was loaded again; /retry asks once more."))

@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from bendi.engines.bandwidth import disk_read_bytes_s, memory_read_bytes_s
 from bendi.engines.pace import Look, Pace
 from bendi.engines.probes import Config, Heads, Probe, ProbeResult, dense_config, expert_config, run_probe
-from bendi.engines.rates_from_probes import Rates, solve_attention, solve_far
+from bendi.engines.rates_from_probes import Rates, solve_again_s, solve_attention, solve_far
 from bendi.errors import StoreError
 from bendi.formats import TENSOR_TYPES_BY_NAME
 from bendi.hardware import Cpu, detect_machine
@@ -35,12 +35,14 @@ _F16_BYTES = 2
 _WIDE_LAYER_WEIGHTS = 50_000_000
 _CACHES_FILLED = 5
 """Weights are so many times as large as the largest cache, where they are to be read from memory."""
-_MOST_TRIES = 3
+_CACHE_SWEPT = 1.5
+_MOST_SWEPT_BYTES = 128 * MIB
+_MOST_TRIES = 2
 _RETRIED_AFTER = 6
 """So many other measurements later, whatever disturbed one may be over."""
 _MOST_THREADS_TRIED = 4
 
-_HEADS = ((16, 16, 128), (28, 4, 128), (32, 8, 64), (8, 2, 256))
+_HEADS = ((16, 16, 128), (28, 4, 128), (32, 8, 64), (8, 2, 256), (12, 2, 64))
 _FAR_HEADS = (((14, 2, 64), 2), ((32, 8, 128), 1))
 """Heads and layers of models that are timed where their keys and values have left the cache of a core."""
 _FAR_TOK = 4096
@@ -109,20 +111,20 @@ def _steps(l3_bytes: int, near_numbers: int) -> list[_Step]:
         _Step("small", "", fixed, small, needed=True),
         _Step("wide", "", fixed, replace(small, name="wide", config=_with_vocabulary(small.config)), needed=True),
         *(
-            _Step("attention", str(at), attention, _attention_probe(heads, "f16", NEAR_TOK, 256), needed=True)
+            _Step("attention", str(at), attention, _attention_probe(heads, "f16", NEAR_TOK, 128, l3_bytes), needed=True)
             for at, heads in enumerate(_HEADS)
         ),
         _dense_step("Q8_0", l3_bytes, needed=True),
         _Step("layers", "", _("layers"), layers, needed=True),
-        *(_dense_step(name, l3_bytes) for name in ("Q4_K", "Q6_K", "Q4_0")),
+        *(_dense_step(name, l3_bytes) for name in ("Q4_K", "Q6_K", "Q4_0", "Q5_0")),
         *_far_steps(near_numbers, "1"),
         *(_expert_step(name) for name in ("Q4_K", "Q8_0")),
-        _cache_step("q8_0"),
-        *_far_steps(near_numbers, "2"),
+        _cache_step("q8_0", l3_bytes),
         *(_dense_step(name, l3_bytes) for name in ("Q5_K", "MXFP4")),
         *(_expert_step(name) for name in ("MXFP4", "Q6_K")),
-        *(_dense_step(name, l3_bytes) for name in ("Q3_K", "IQ4_XS", "Q5_0", "Q2_K")),
-        _cache_step("q4_0"),
+        *(_dense_step(name, l3_bytes) for name in ("Q3_K", "IQ4_XS", "Q2_K")),
+        *_far_steps(near_numbers, "2"),
+        _cache_step("q4_0", l3_bytes),
         _expert_step("Q4_0"),
         _dense_step("F16", l3_bytes),
         *(_expert_step(name) for name in ("Q5_K", "Q3_K", "IQ4_XS")),
@@ -145,8 +147,8 @@ def _expert_step(type_name: str) -> _Step:
     return _Step("experts", type_name, _("experts in {type}").format(type=type_name), probe)
 
 
-def _cache_step(kv_type: str) -> _Step:
-    probe = _attention_probe(_HEADS[1], kv_type, NEAR_TOK // 2, 128)
+def _cache_step(kv_type: str, l3_bytes: int) -> _Step:
+    probe = _attention_probe(_HEADS[1], kv_type, NEAR_TOK // 2, 128, l3_bytes)
     return _Step("cache", kv_type, _("KV cache in {type}").format(type=kv_type), probe)
 
 
@@ -161,10 +163,17 @@ def _wide_config(layers: int) -> Config:
     return dense_config(layers, 2048, 6144, (16, 8, 128))
 
 
-def _attention_probe(heads: Heads, kv_type: str, depth_tok: int, prompt_tok: int) -> Probe:
-    config = dense_config(4, 256, 256, heads)
+def _attending_config(layers: int, heads: Heads, l3_bytes: int) -> Config:
+    """Little but attention, and as many weights as it takes to drive keys and values out of the caches for each token,
+    as real models do."""
+    forward = int(min(_CACHE_SWEPT * l3_bytes, _MOST_SWEPT_BYTES)) // (3 * 256 * layers) // 256 * 256
+    return dense_config(layers, 256, max(forward, 256), heads)
+
+
+def _attention_probe(heads: Heads, kv_type: str, depth_tok: int, prompt_tok: int, l3_bytes: int) -> Probe:
+    config = _attending_config(4, heads, l3_bytes)
     name = f"attention-{'-'.join(map(str, heads))}-{kv_type}"
-    return Probe(name, config, "Q8_0", (depth_tok,), prompt_tok, kv_type=kv_type)
+    return Probe(name, config, "Q8_0", (depth_tok,), prompt_tok, repeats=4, kv_type=kv_type)
 
 
 def _far_steps(near_numbers: int, process: str) -> Iterator[_Step]:
@@ -299,6 +308,7 @@ class _Run:
             solve_attention(found["attention", str(at)] for at in range(len(_HEADS))),
             near_numbers=self._near_numbers,
             far=tuple(map(solve_far, far.values())),
+            generation_again_s=solve_again_s([result for results in far.values() for result in results]),
         )
         rates.note_layers(found["dense", "Q8_0"], found["layers", ""], "Q8_0")
         for (what, subject), result in found.items():
@@ -309,6 +319,7 @@ class _Run:
                 rates.note_experts(subject, result)
             elif what == "cache":
                 rates.note_cache(subject, result, found["attention", "1"])
+        rates.guess_experts([subject for what, subject in found if what == "experts" and subject in rates.types])
         return _device(self._cpu, self._threads, rates)
 
 

@@ -15,7 +15,7 @@ import threading
 from typing import NoReturn
 
 from bendi.engines import sandbox
-from bendi.engines.worker_config import BATCH_TOK, VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -42,8 +42,8 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
         "--cors-origins", "", "--no-cors-credentials", "--no-slots", "--no-ui", "--offline",
         "--verbosity", str(VERBOSITY), "--log-timestamps", "--log-prefix", "--log-colors", "off",
         "--fit", "off", "--ctx-size", str(config.context_tok), "--parallel", str(config.parallel),
-        "--batch-size", str(BATCH_TOK), "--ubatch-size", str(BATCH_TOK), "--cache-ram", "0", "--no-context-shift",
-        "--ctx-checkpoints", str(config.checkpoints),
+        "--batch-size", str(config.batch_tok), "--ubatch-size", str(config.batch_tok),
+        "--cache-ram", "0", "--no-context-shift", "--ctx-checkpoints", str(config.checkpoints),
         "--cache-type-k", config.type_k, "--cache-type-v", config.type_v,
     ]  # fmt: skip
     if config.flash_attention is not None:
@@ -55,7 +55,9 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
     if config.state_dir:
         said += ["--slot-save-path", config.state_dir]
     if config.threads:
-        said += ["--threads", str(config.threads), "--threads-batch", str(config.threads)]
+        said += ["--threads", str(config.threads)]
+    if config.prompt_threads or config.threads:
+        said += ["--threads-batch", str(config.prompt_threads or config.threads)]
     return said
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 from typing import NamedTuple
 
 from bendi.engines.bandwidth import MemoryReader
@@ -16,9 +17,6 @@ from bendi.units import MIB
 
 _ROUNDS = 5
 _AREAS_BYTES = 128 * MIB
-_DISTURBED = (1.12, 1.3)
-"""Where two threads have to share one core, computing takes 1.3 times as long (and engines up to 1.9 times). The
-memory's speed always wavers a little."""
 
 
 class Look(NamedTuple):
@@ -28,14 +26,18 @@ class Look(NamedTuple):
     memory_s: float
 
 
+_DISTURBED = Look(1.12, 1.3)
+"""Where two threads have to share one core, computing takes 1.3 times as long (and engines up to 1.9 times)."""
+
+
 class Pace:
-    """The work, on `threads` threads, and how fast it ever was."""
+    """The work, on `threads` threads, and how long it took so far."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._piece = bytes(2 * MIB)
         self._reader = MemoryReader(threads, _AREAS_BYTES // threads)
-        self._best = Look(float("inf"), float("inf"))
+        self._looks: list[Look] = []
         for _look in range(4):
             self.look()
 
@@ -48,13 +50,12 @@ class Pace:
                 list(pool.map(hashlib.sha256, [self._piece] * self._threads))
                 compute_s = min(compute_s, time.perf_counter() - started_s)
         look = Look(compute_s, self._reader.seconds(_ROUNDS))
-        self._best = Look(*map(min, self._best, look))
+        self._looks.append(look)
         return look
 
     def slowness(self, *looks: Look) -> float:
-        """Of the worst of them, compared with the best so far: above 1 something else was running."""
-        return max(
-            seconds / (best_s * limit)
-            for look in looks
-            for seconds, best_s, limit in zip(look, self._best, _DISTURBED, strict=True)
-        )
+        """Of the worst of them: above 1 something else was running. Computing is compared with the best so far, memory,
+        whose speed wavers both ways, with the median."""
+        compute_s = min(look.compute_s for look in self._looks) * _DISTURBED.compute_s
+        memory_s = median(look.memory_s for look in self._looks) * _DISTURBED.memory_s
+        return max(max(look.compute_s / compute_s, look.memory_s / memory_s) for look in looks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.engines.protocol import LoadRequest
-from bendi.engines.worker_config import WorkerConfig
+from bendi.engines.worker_config import BATCH_TOK, WorkerConfig
 from bendi.errors import ModelFileError, OutOfMemory
 from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_split, split_paths
 from bendi.hardware import detect_memory
@@ -85,7 +85,7 @@ def prepare(load: LoadRequest) -> Prepared:
     fitting_tok = context_that_fits(facts, usable_bytes, min(weights_bytes, usable_bytes // 2), load.parallel)
     train_tok = info.context_length or _DEFAULT_CONTEXT_TOK
     context_tok = load.context_tok or min(train_tok, _DEFAULT_CONTEXT_TOK, fitting_tok or train_tok)
-    setup = MemorySetup(context_tok, load.parallel, load.type_k, load.type_v, embeddings=load.embeddings)
+    setup = _setup(load, context_tok)
     need = memory_needed(facts, setup)
     needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES
     if fitting_tok == 0 or needed_bytes > usable_bytes:
@@ -113,24 +113,43 @@ def prepare(load: LoadRequest) -> Prepared:
         memory_limit_bytes=limit_bytes,
         checkpoints=checkpoint_count(facts, setup),
         identity=before,
-        repack=weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
+        repack=load.repack is not False and weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )
+
+
+def _setup(load: LoadRequest, context_tok: int) -> MemorySetup:
+    batch_tok = load.batch_tok or BATCH_TOK
+    return MemorySetup(
+        context_tok,
+        load.parallel,
+        load.type_k,
+        load.type_v,
+        n_batch=batch_tok,
+        n_ubatch=batch_tok,
+        flash_attention=_flash_attention(load) is not False,
+        embeddings=load.embeddings,
+    )
+
+
+def _flash_attention(load: LoadRequest) -> bool | None:
+    # Values can be quantized only with flash attention; otherwise the engine turns it on wherever it works.
+    return True if load.type_v not in ("f16", "f32", "bf16") else load.flash_attention
 
 
 def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> WorkerConfig:
     """What the worker is told. `program`: of a native build."""
-    # Values can be quantized only with flash attention; otherwise the engine turns it on wherever it works.
-    needs_flash = load.type_v not in ("f16", "f32", "bf16")
     return WorkerConfig(
         model_path=str(prepared.parts[0]),
         part_paths=[str(part) for part in prepared.parts],
         program=program,
         context_tok=prepared.context_tok * load.parallel,
         threads=load.threads or 0,
+        prompt_threads=load.prompt_threads or 0,
+        batch_tok=load.batch_tok or BATCH_TOK,
         parallel=load.parallel,
         type_k=load.type_k,
         type_v=load.type_v,
-        flash_attention=True if needs_flash else load.flash_attention,
+        flash_attention=_flash_attention(load),
         embeddings=load.embeddings,
         memory_limit_bytes=prepared.memory_limit_bytes,
         repack=prepared.repack,

@@ -25,7 +25,9 @@ class LoadRequest:
     `memory_limit_bytes`: bound of the worker's private memory; weights mapped from the file do not count.
     `load_timeout_s`: a load that takes longer is ended with an error. `type_k`, `type_v`: how keys and values are kept
     in the KV cache, one of KV_TYPES. `state_dir`: a folder, made if need be, where states of conversations can be saved
-    (see StatefulEngine).
+    (see StatefulEngine). `threads`: for generation, and for prompts unless `prompt_threads` says otherwise.
+    `flash_attention`: None for wherever it works. `batch_tok`: tokens of a prompt that are computed at once. `repack`:
+    False where the engine must not keep its own copy of the weights; None where it may if there is room.
     """
 
     model_path: Path
@@ -38,6 +40,9 @@ class LoadRequest:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attention: bool | None = None
+    prompt_threads: int | None = None
+    batch_tok: int | None = None
+    repack: bool | None = None
     state_dir: Path | None = None
 
 

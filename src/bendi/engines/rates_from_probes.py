@@ -6,9 +6,10 @@ the solution of a small system of equations. Undisturbed times (the best of seve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from statistics import mean, median
 
 from bendi.engines.probes import ProbeResult, Timed
 from bendi.planner.calibration import AttentionRates, FarRates, TypeRates
@@ -16,6 +17,7 @@ from bendi.planner.calibration import AttentionRates, FarRates, TypeRates
 _CACHED_WEIGHTS_FACTOR = 1.4
 """Small models stay in the CPU's caches and are read faster than from memory; by so much, roughly."""
 _MOST_FAR = 3.0
+_LEAST_SLOPE = 0.25
 
 
 @dataclass
@@ -74,6 +76,14 @@ class Rates:
         rate = chosen * result.prompt_tok / left_s if left_s > 0 else known.prompt_weights_s
         self.types[type_name] = replace(known, prompt_expert_weights_s=min(rate, 2 * known.prompt_weights_s))
 
+    def guess_experts(self, measured: Collection[str]) -> None:
+        """For types whose experts were not `measured`: as much slower than whole matrices as those of the others."""
+        shares = [self.types[name].prompt_expert_weights_s / self.types[name].prompt_weights_s for name in measured]
+        for name, rates in self.types.items():
+            if shares and name not in measured:
+                expert_weights_s = rates.prompt_weights_s * median(shares)
+                self.types[name] = replace(rates, prompt_expert_weights_s=expert_weights_s)
+
     def note_cache(self, kv_type: str, result: ProbeResult, plain: ProbeResult) -> None:
         """Attention to a quantized KV cache: one probe, the others in proportion to `plain`, the same with F16."""
         self.attention[kv_type] = scaled(self.attention["f16"], slope(result), slope(plain))
@@ -110,29 +120,46 @@ def slope(result: ProbeResult, before: Timed | None = None, after: Timed | None 
 
 def solve_attention(results: Iterable[ProbeResult]) -> AttentionRates:
     """The rates that explain how probes of several head counts slow down with depth, in least relative squares."""
-    generation_rows: list[list[float]] = []
-    prompt_rows: list[list[float]] = []
+    generation: list[tuple[float, tuple[int, ...]]] = []
+    prompt: list[tuple[float, tuple[int, ...]]] = []
     for result in results:
         part = result.work.attention[0]
-        generation, prompt = slope(result)
-        numbers = (part.heads, part.query_numbers, part.cache_numbers)
-        generation_rows.append([number / generation for number in numbers])
-        prompt_rows.append([number / prompt for number in numbers[:2]])
-    head_s, query_s, cache_s = solve_nonnegative(generation_rows)
-    prompt_head_s, prompt_query_s = solve_nonnegative(prompt_rows)
+        slopes = slope(result)
+        generation.append((slopes[0], (part.heads, part.query_numbers, part.cache_numbers)))
+        prompt.append((slopes[1], (part.heads, part.query_numbers)))
+    head_s, query_s, cache_s = solve_nonnegative(_believable(generation))
+    prompt_head_s, prompt_query_s = solve_nonnegative(_believable(prompt))
     return AttentionRates(head_s, query_s, cache_s, prompt_head_s, prompt_query_s)
+
+
+def _believable(slopes: Sequence[tuple[float, tuple[int, ...]]]) -> list[list[float]]:
+    """Rows for `solve_nonnegative`, without probes that were disturbed at their beginning and hardly slowed down."""
+    usual_s = median(seconds / numbers[1] for seconds, numbers in slopes)
+    return [
+        [number / seconds for number in numbers]
+        for seconds, numbers in slopes
+        if seconds / numbers[1] > _LEAST_SLOPE * usual_s
+    ]
 
 
 def solve_far(results: Sequence[ProbeResult]) -> FarRates:
     """How much slower attention gets beyond what a core's own cache holds. `results`: of models with the same heads,
     timed at that depth and far beyond; where a process has its memory decides much, so several are averaged."""
     part = results[0].work.attention[0]
+    within_s = sum(slope(result, after=result.deep[0])[1] for result in results)
+    beyond_s = sum(slope(result, *result.deep)[1] for result in results)
+    return FarRates(part.query_numbers // part.heads, min(max(beyond_s / within_s, 1.0), _MOST_FAR))
+
+
+def solve_again_s(results: Sequence[ProbeResult]) -> float:
+    """Seconds for reading a number again in token generation that a core's own cache no longer holds. `results`: as for
+    `solve_far`, of models in which several heads of queries share keys and values."""
     found = []
-    for kind in (0, 1):
-        within_s = sum(slope(result, after=result.deep[0])[kind] for result in results)
-        beyond_s = sum(slope(result, *result.deep)[kind] for result in results)
-        found.append(min(max(beyond_s / within_s, 1.0), _MOST_FAR))
-    return FarRates(part.query_numbers // part.heads, *found)
+    for result in results:
+        part = result.work.attention[0]
+        more_s = slope(result, *result.deep)[0] - slope(result, after=result.deep[0])[0]
+        found.append(max(more_s, 0.0) / (part.query_numbers - part.cache_numbers))
+    return mean(found) if found else 0.0
 
 
 def scaled(rates: AttentionRates, slopes: tuple[float, float], plain: tuple[float, float]) -> AttentionRates:

@@ -7,20 +7,19 @@ conversation, counts of tokens and times are kept, nothing else.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.load_report import LoadReport
 from bendi.engines.protocol import Engine, LoadRequest
-from bendi.engines.registry import open_engine
+from bendi.engines.tuned import open_tuned
 from bendi.errors import StoreError
-from bendi.hardware import detect_cpu, detect_machine
+from bendi.hardware import detect_machine
 from bendi.measured import AnswerRecord, Buffers, LoadRecord, MeasuredStore, machine_id, model_key
 from bendi.messages import Chunk, Usage
-from bendi.planner.calibration import Calibration, from_json
+from bendi.planner.calibration import Calibration
+from bendi.planner.calibration_runs import from_json
 from bendi.planner.layers import model_work
 from bendi.planner.speed import generation_s, load_s, prompt_s
 from bendi.planner.work import ModelWork
@@ -37,33 +36,19 @@ def open_recorded(
     on_progress: Callable[[float], None] | None = None,
     name: str = "",
     on_notice: Callable[[str], None] | None = None,
+    *,
+    record: bool = True,
 ) -> Engine:
     """As `engines.open_recorded_engine`, which loads this module only when it is needed."""
     machine = _MachineId()
-    if load.threads is None:
-        load = replace(load, threads=_best_threads(settings))
-    started_s = time.perf_counter()
-    engine = open_engine(load, settings, on_progress, on_notice)
-    if isinstance(engine, LlamaServerEngine):
-        opened = Opened(load, engine, name, time.perf_counter() - started_s)
+    opening = open_tuned(load, settings, machine.wait, on_progress, on_notice)
+    if opening.notice and on_notice:
+        on_notice(opening.notice)
+    engine = opening.engine
+    if record and isinstance(engine, LlamaServerEngine):
+        opened = Opened(opening.load, engine, name, opening.load_s)
         engine.observer = Recorder(MeasuredStore(settings.measured_file), opened, machine.wait, on_notice)
     return engine
-
-
-def _best_threads(settings: Settings) -> int | None:
-    """The number that calibration found to be the fastest with as many cores as there are now; None without one."""
-    if not settings.measured_file.exists():
-        return None
-    cores = detect_cpu().usable_cores
-    with closing(MeasuredStore(settings.measured_file)) as store:
-        for row in store.calibrations():
-            try:
-                calibration = from_json(row.text)
-            except StoreError:
-                continue
-            if max(calibration.threads_tried, default=calibration.cpu.threads) == cores:
-                return calibration.cpu.threads
-    return None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 from bendi.engines.protocol import Engine, LoadRequest
@@ -51,6 +53,16 @@ def engine_build(settings: Settings) -> str:
     return str(build.engine_name) if build is not None else ""
 
 
+def wheel_build() -> str:
+    """What the wheel calls itself; empty where it is not installed, or more than once."""
+    found = find_spec("xllamacpp")
+    if found is None or found.origin is None:
+        return ""
+    # importlib.metadata would know, but takes longer to import than a whole plan.
+    versions = [path.name.split("-")[1] for path in Path(found.origin).parent.parent.glob("xllamacpp-*.dist-info")]
+    return f"xllamacpp {versions[0].removesuffix('.dist')}" if len(versions) == 1 else ""
+
+
 def _opener(settings: Settings, on_notice: Notify | None) -> Opener:
     name = settings.engine or ""
     if name in ENGINES and name != "native":
@@ -93,10 +105,14 @@ def open_recorded_engine(
     on_progress: Callable[[float], None] | None = None,
     name: str = "",
     on_notice: Callable[[str], None] | None = None,
+    *,
+    record: bool = True,
 ) -> Engine:
-    """As `open_engine`; sizes and speeds of the load and its answers are kept for later predictions.
+    """As `open_engine`, with the settings that were tuned for this model where `load` leaves them open; sizes and
+    speeds of the load and its answers are kept for later predictions.
 
-    `name`: of the model, as the history shows it. `on_notice` gets a sentence when they cannot be kept.
+    `name`: of the model, as the history shows it. `on_notice` gets a sentence when they cannot be kept. `record`: False
+    to keep nothing.
     """
     recording = importlib.import_module("bendi.engines.recording")
-    return cast(Engine, recording.open_recorded(load, settings, on_progress, name, on_notice))
+    return cast(Engine, recording.open_recorded(load, settings, on_progress, name, on_notice, record=record))

@@ -20,7 +20,7 @@ from typing import Any
 import xllamacpp
 
 from bendi.engines import sandbox
-from bendi.engines.worker_config import BATCH_TOK, VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -73,8 +73,8 @@ def _parameters(config: WorkerConfig) -> Any:
     params.fit_params = False
     params.n_ctx = config.context_tok
     params.n_parallel = config.parallel
-    params.n_batch = BATCH_TOK
-    params.n_ubatch = BATCH_TOK
+    params.n_batch = config.batch_tok
+    params.n_ubatch = config.batch_tok
     params.cache_ram_mib = 0
     params.cache_type_k = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_k.upper()}")
     params.cache_type_v = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{config.type_v.upper()}")
@@ -91,7 +91,8 @@ def _parameters(config: WorkerConfig) -> Any:
         params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     if config.threads:
         params.cpuparams.n_threads = config.threads
-        params.cpuparams_batch.n_threads = config.threads
+    if config.prompt_threads or config.threads:
+        params.cpuparams_batch.n_threads = config.prompt_threads or config.threads
     return params
 
 

@@ -9,13 +9,15 @@ VERBOSITY = 4
 `common/log.h`; its library's messages are counted as 4 (`common/log.cpp`)."""
 
 BATCH_TOK = 512
-"""A cancelled prompt is left only between batches: this keeps that wait short and costs no speed on a CPU."""
+"""Tokens of a prompt computed at once, unless told otherwise. A cancelled prompt is left only between batches: this
+keeps that wait short and costs no speed on a CPU."""
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
     """What the parent sends. `part_paths`: all files of the model. `program`: the llama-server to become, where the
-    worker is one. `flash_attention`: None for wherever it works. `state_dir`: where the engine may write and read the
+    worker is one. `flash_attention`: None for wherever it works. `prompt_threads`: 0 for as many as `threads`.
+    `state_dir`: where the engine may write and read the
     states of conversations, empty for nowhere.
 
     Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
@@ -27,6 +29,8 @@ class WorkerConfig:
     program: str = ""
     context_tok: int = 0
     threads: int = 0
+    prompt_threads: int = 0
+    batch_tok: int = BATCH_TOK
     parallel: int = 1
     type_k: str = "f16"
     type_v: str = "f16"

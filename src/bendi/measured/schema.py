@@ -67,6 +67,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX answers_by_load ON answers (load_id)",
         "CREATE INDEX loads_by_machine ON loads (machine_id, build)",
     ),
+    (
+        """
+        CREATE TABLE tunings (
+            machine_id TEXT NOT NULL,
+            model_key TEXT NOT NULL,
+            build TEXT NOT NULL,
+            kv_type TEXT NOT NULL,
+            model TEXT NOT NULL,
+            text TEXT NOT NULL,
+            saved_s REAL NOT NULL,
+            PRIMARY KEY (machine_id, model_key, build, kv_type)
+        )
+        """,
+    ),
 )
 
 

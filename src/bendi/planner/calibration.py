@@ -5,17 +5,13 @@ A calibration is valid for one machine and one engine build. `engines.calibrate`
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from bendi.errors import StoreError
-from bendi.i18n import _
 from bendi.planner.work import AttentionWork
 
 Source = Literal["measured", "borrowed", "specification"]
-SCHEMA = 2
 NEAR_TOK = 1024
 """At least so many tokens count as near: calibration measures the rates at this depth."""
 
@@ -35,11 +31,10 @@ class TypeRates:
 
 @dataclass(frozen=True)
 class FarRates:
-    """How many times as long attention takes for tokens whose keys and values have left a core's own cache, with heads
-    of `head_numbers` numbers, key and value together."""
+    """How many times as long attention of prompts takes for tokens whose keys and values have left a core's own cache,
+    with heads of `head_numbers` numbers, key and value together."""
 
     head_numbers: int
-    generation: float
     prompt: float
 
 
@@ -49,8 +44,9 @@ class AttentionRates:
 
     In token generation `generation_head_s` a head, `generation_query_s` a number of `AttentionWork.query_numbers`,
     `generation_cache_s` one of its `cache_numbers`; in prompt processing, for each token of the prompt, the first two.
-    `near_numbers`: of one head's keys and values, what a core's own cache holds; beyond it, `far` says how much
-    slower it gets, for the nearest length of a head.
+    `near_numbers`: of one head's keys and values, what a core's own cache holds. Beyond it, `far` says how much slower
+    prompts get, for the nearest length of a head; in token generation each number that is read again, because several
+    heads of queries share it, takes `generation_again_s` more.
     """
 
     generation_head_s: float
@@ -58,31 +54,33 @@ class AttentionRates:
     generation_cache_s: float
     prompt_head_s: float
     prompt_query_s: float
+    generation_again_s: float = 0.0
     near_numbers: int = 0
     far: tuple[FarRates, ...] = ()
 
     def generation_s(self, part: AttentionWork, seen_tok: float) -> float:
         """Seconds of one layer like those of `part` for one token that sees `seen_tok` others."""
-        near_tok, far = self._far(part)
-        steps = seen_tok if far is None else seen_tok + (far.generation - 1) * max(seen_tok - near_tok, 0.0)
-        return steps * (
+        near_s = (
             part.heads * self.generation_head_s
             + part.query_numbers * self.generation_query_s
             + part.cache_numbers * self.generation_cache_s
         )
+        again = max(part.query_numbers - part.cache_numbers, 0)
+        return seen_tok * near_s + self._beyond_tok(part, seen_tok) * again * self.generation_again_s
 
     def prompt_s(self, part: AttentionWork, seen_tok: float) -> float:
         """The same for one token of a prompt."""
-        near_tok, far = self._far(part)
-        steps = seen_tok if far is None else seen_tok + (far.prompt - 1) * max(seen_tok - near_tok, 0.0)
+        steps = seen_tok
+        if self.far and part.heads:
+            length = part.query_numbers / part.heads
+            slower = min(self.far, key=lambda far: abs(far.head_numbers - length)).prompt
+            steps += (slower - 1) * self._beyond_tok(part, seen_tok)
         return steps * (part.heads * self.prompt_head_s + part.query_numbers * self.prompt_query_s)
 
-    def _far(self, part: AttentionWork) -> tuple[float, FarRates | None]:
-        if not self.far or not part.heads:
-            return 0.0, None
-        length = part.query_numbers / part.heads
-        near_tok = max(self.near_numbers / length, NEAR_TOK)
-        return near_tok, min(self.far, key=lambda far: abs(far.head_numbers - length))
+    def _beyond_tok(self, part: AttentionWork, seen_tok: float) -> float:
+        if not part.heads:
+            return 0.0
+        return max(seen_tok - max(self.near_numbers * part.heads / part.query_numbers, NEAR_TOK), 0.0)
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,7 @@ class Calibration:
     undisturbed one. `spread`: half the relative width of the middle 80 % of repeated measurements.
     `threads_tried`: token generation rate of one model relative to the best, by number of threads.
     `disturbed_share`: of the measurements, those beside which something else was running, in spite of repeating them.
+    `runs`: how many calibrations this is the middle of.
     """
 
     machine: str
@@ -128,35 +127,7 @@ class Calibration:
     spread: float
     threads_tried: Mapping[int, float] = field(default_factory=dict)
     disturbed_share: float = 0.0
-
-
-def to_json(calibration: Calibration) -> str:
-    """The calibration as text, for `from_json`."""
-    return json.dumps({"schema": SCHEMA, **asdict(calibration)})
-
-
-def from_json(text: str) -> Calibration:
-    """Raises StoreError when the text is not of this version of bendi."""
-    try:
-        table: dict[str, Any] = json.loads(text)
-        if table.pop("schema") != SCHEMA:
-            raise ValueError("schema")
-        cpu = table.pop("cpu")
-        types = {name: TypeRates(**row) for name, row in cpu.pop("types").items()}
-        attention = {name: _attention_rates(row) for name, row in cpu.pop("attention").items()}
-        threads = {int(count): share for count, share in table.pop("threads_tried").items()}
-        return Calibration(
-            cpu=DeviceRates(types=types, attention=attention, **cpu), threads_tried=threads, **table
-        )  # fmt: skip
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(
-            _("The stored calibration cannot be used: {error}").format(error=error), hint="bendi calibrate"
-        ) from error
-
-
-def _attention_rates(row: dict[str, Any]) -> AttentionRates:
-    far = tuple(FarRates(**rates) for rates in row.pop("far"))
-    return AttentionRates(**row, far=far)
+    runs: int = 1
 
 
 _NEAREST: Mapping[str, tuple[str, ...]] = {

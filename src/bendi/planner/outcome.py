@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import sqrt
+from math import hypot
 
 from bendi.planner.devices import WORKER_BYTES
 from bendi.planner.layout import MAIN_MEMORY
@@ -19,6 +19,8 @@ DEPTHS_TOK = (0, 2048, 8192, 32768)
 _GPU_ERROR = 0.35
 _UNKNOWN_GPU_ERROR = 0.6
 _DISK_ERROR = 0.5
+_ATTENTION_ERROR = 0.3
+"""Of what attention to earlier tokens takes: where they lie in memory differs from process to process."""
 _DRIVER_START_S = 1.0
 
 
@@ -129,12 +131,15 @@ def _split(task: Task, found: Found, unloaded: int) -> tuple[float, ...]:
 
 def _speeds(task: Task, found: Found, error: float, noise: float) -> Iterator[SpeedAt]:
     tokens = found.placement.n_ubatch
+    first = _seconds_at(task, found, 0, tokens)
     for depth_tok in DEPTHS_TOK:
         if depth_tok and depth_tok + tokens > found.context_tok:
             return
         seconds = _seconds_at(task, found, depth_tok, tokens)
         pp, tg = tokens / (seconds.prompt_s * noise), 1 / (seconds.token_s * noise)
-        yield SpeedAt(depth_tok, Rate(pp, error), Rate(tg, error))
+        pp_error = hypot(error, _ATTENTION_ERROR * max(1 - first.prompt_s / seconds.prompt_s, 0.0))
+        tg_error = hypot(error, _ATTENTION_ERROR * max(1 - first.token_s / seconds.token_s, 0.0))
+        yield SpeedAt(depth_tok, Rate(pp, pp_error), Rate(tg, tg_error))
 
 
 def _seconds_at(task: Task, found: Found, depth_tok: int, tokens: int) -> Seconds:
@@ -151,7 +156,7 @@ def _error(task: Task, found: Found) -> float:
     if specs:
         of_gpu = _GPU_ERROR if all(spec.known for spec in specs) else _UNKNOWN_GPU_ERROR
         error = of_gpu if found.placement.whole(len(task.subject.layers.layers)) else max(of_gpu, error)
-    return sqrt(error**2 + _DISK_ERROR**2) if found.missing else error
+    return hypot(error, _DISK_ERROR) if found.missing else error
 
 
 def _load_s(task: Task, found: Found, shares: tuple[DeviceShare, ...], *, cold: bool) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot
 
 from bendi.planner.calibration import Calibration, DeviceRates, TypeRates, attention_of, rates_of
 from bendi.planner.memory_setup import F32_BYTES
@@ -15,6 +15,7 @@ _MODEL_ERROR = 0.08
 _BORROWED_ERROR = 0.30
 _UNMEASURED_PART_ERROR = 0.30
 _SPECIFICATION_ERROR = 0.6
+_DISTURBED_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def rate_error(work: ModelWork, calibration: Calibration) -> float:
     )
     share = borrowed / max(work.bytes_per_token, 1.0) if device.source == "measured" else 0.0
     unmeasured = _UNMEASURED_PART_ERROR * work.recurrent_layers / max(work.layers, 1)
-    return sqrt(formula**2 + (_BORROWED_ERROR * share) ** 2 + unmeasured**2 + calibration.spread**2)
+    disturbed = _DISTURBED_ERROR * calibration.disturbed_share
+    return hypot(formula, _BORROWED_ERROR * share, unmeasured, calibration.spread, disturbed)
 
 
 def weights_s(weights: Iterable[Weights], device: DeviceRates) -> float:

@@ -1,0 +1,141 @@
+"""Engines in interpreters of their own: a small script is run there, and spoken to in lines of JSON.
+
+First it is told the model (`model`, `config`, `threads`, `context_tok`) and says `{"ready": "name and version"}`; then,
+for each `{"past": [...], "prompt": [...], "answer_tok": n}`, `{"pp_tok_s": ..., "tg_tok_s": ..., "computed_tok": ...}`
+(the last one only where it is known). What it writes to stderr is shown when it fails.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bendi.formats import TensorInfo, read_gguf
+from bendi.formats.gguf_writer import write_gguf
+from peers.contestants import Absent, Rates, Subject, Tokens, end, last_line
+
+_HERE = Path(__file__).parent
+_ANSWER_LIMIT_S = 600.0
+_PIECE_BYTES = 1 << 22
+_FILE_TYPES = {"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K_S": 14, "Q4_K_M": 15, "Q6_K": 18}
+"""Numbers of `general.file_type`: llama.cpp `include/llama.h`."""
+
+PYTHON_PEERS = {"openvino": "openvino_genai", "transformers": "transformers"}
+"""Names of the scripts, and the modules that they need."""
+
+
+class Outside:
+    """An engine behind a script. `command`: what runs it."""
+
+    def __init__(self, command: Sequence[str | Path], subject: Subject, model: Path, *, reads_file: bool) -> None:
+        self.reads_file = reads_file
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8"
+        )
+        given = {
+            "model": str(model),
+            "config": dict(subject.config),
+            "threads": subject.threads,
+            "context_tok": subject.context_tok,
+        }
+        try:
+            self.name = str(self._exchange(given)["ready"])
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, past: Tokens, prompt: Tokens, answer_tok: int) -> Rates:
+        answer = self._exchange({"past": past, "prompt": prompt, "answer_tok": answer_tok})
+        return Rates(answer.get("pp_tok_s"), answer.get("tg_tok_s"), answer.get("computed_tok"))
+
+    def close(self) -> None:
+        end(self._process)
+
+    def _exchange(self, message: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin and self._process.stdout
+        limit = threading.Timer(_ANSWER_LIMIT_S, self._process.kill)
+        limit.start()
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                if line.startswith("{"):  # libraries greet, too
+                    answer: dict[str, Any] = json.loads(line)
+                    return answer
+        except BrokenPipeError:
+            pass
+        finally:
+            limit.cancel()
+        self._process.wait(_ANSWER_LIMIT_S)
+        raise Absent(f"it ended with {self._process.returncode}: {last_line(self._errors.fileno())}")
+
+
+def node_peer(folder: Path, subject: Subject) -> Outside:
+    """node-llama-cpp, as `npm install` put it into `folder`. Raises Absent."""
+    node = shutil.which("node")
+    if node is None:
+        raise Absent("there is no node")
+    return Outside([node, _HERE / "ask_node_llama_cpp.mjs", folder], subject, subject.path, reads_file=True)
+
+
+def python_peer(name: str, interpreters: Sequence[Path], subject: Subject, exported: Path | None) -> Outside:
+    """One of PYTHON_PEERS, in the first of the `interpreters` that has it. `exported`: a folder with the model as
+    OpenVINO stores it. Raises Absent."""
+    module = PYTHON_PEERS[name]
+    python = next((path for path in interpreters if _has(path, module)), None)
+    if python is None:
+        raise Absent(f"none of the interpreters has {module}")
+    command = [python, _HERE / f"ask_{name}.py"]
+    if name == "openvino":
+        model = exported or bytewise_copy(subject)
+        return Outside(command, subject, model, reads_file=exported is None)
+    return Outside(command, subject, subject.path, reads_file=False)
+
+
+def bytewise_copy(subject: Subject) -> Path:
+    """The same weights with a vocabulary of the kind `gpt2`, all that OpenVINO's reader knows. Raises Absent."""
+    path = subject.path.with_name("bytewise.gguf")
+    if subject.file_type not in _FILE_TYPES:
+        raise Absent(f"it is not asked to read {subject.file_type}")
+    if not path.exists():
+        known = subject.blueprint.full_metadata() | _bytewise_vocabulary(subject.blueprint.vocab)
+        metadata = known | {"general.file_type": _FILE_TYPES[subject.file_type]}
+        header = read_gguf(subject.path)
+        with subject.path.open("rb") as file:
+
+            def contents(tensor: TensorInfo) -> Iterator[bytes]:
+                file.seek(header.data_offset + tensor.offset)
+                left_bytes = tensor.size_bytes
+                while left_bytes > 0:
+                    yield file.read(min(_PIECE_BYTES, left_bytes))
+                    left_bytes -= _PIECE_BYTES
+
+            write_gguf(path, metadata, header.tensors, contents)
+    return path
+
+
+def _bytewise_vocabulary(size: int) -> dict[str, Any]:
+    letters = [chr(number) for number in range(0x21, 0x7F)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "qwen2",
+        "tokenizer.ggml.tokens": [*letters, *(f"t{number}" for number in range(size - len(letters)))],
+        "tokenizer.ggml.merges": ["t 1"],
+        "tokenizer.ggml.token_type": [1] * (size - 1) + [3],
+        "tokenizer.ggml.bos_token_id": size - 1,
+        "tokenizer.ggml.eos_token_id": size - 1,
+        "tokenizer.ggml.padding_token_id": size - 1,
+        "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+    }
+
+
+def _has(python: Path, module: str) -> bool:
+    question = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", question], check=False, capture_output=True).returncode == 0
