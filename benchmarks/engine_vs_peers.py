@@ -103,10 +103,20 @@ class Round:
 
 
 class Match:
-    """One model, held by all engines."""
+    """One model, held by all engines. `memory_bytes_s`: what memory gave before they were loaded; the most that is ever
+    seen counts, since it wavers and must not make a limit that is too low."""
 
-    def __init__(self, contestants: list[Contestant], subject: Subject, work: ModelWork, repeats: int) -> None:
+    def __init__(
+        self,
+        contestants: list[Contestant],
+        subject: Subject,
+        work: ModelWork,
+        *,
+        repeats: int,
+        memory_bytes_s: float,
+    ) -> None:
         self._contestants, self._subject, self._work, self._repeats = contestants, subject, work, repeats
+        self._memory_bytes_s = memory_bytes_s
         self._words = endless_words(subject.blueprint.vocab)
         self._pace = Pace(subject.threads)
         self._past: tuple[int, ...] = ()
@@ -115,17 +125,16 @@ class Match:
     def at(self, depth_tok: int) -> Round:
         """Everybody in turns, after `depth_tok` tokens. Who fails takes part no more."""
         self._past += take(self._words, depth_tok - len(self._past))
-        bandwidth_bytes_s = memory_read_bytes_s(self._subject.threads)
         found = {each.name: Timings(reads_file=each.reads_file) for each in self._contestants}
         for each in [*self._contestants]:
-            self._turn(each, lambda each=each: self._ask(each, _SHORT_TOK, 2))
+            self._turn(each, lambda each=each: self._ask(each, _PROMPT_TOK, 2))  # the first of a length is slower
         for _repeat in range(self._repeats):
             for each in [*self._contestants]:
                 self._turn(each, lambda each=each: self._time(each, found[each.name]))
-        bandwidth_bytes_s = max(bandwidth_bytes_s, memory_read_bytes_s(self._subject.threads))
-        limit_tok_s = bandwidth_bytes_s / bytes_for_one_token(self._work, depth_tok)
+        self._memory_bytes_s = max(self._memory_bytes_s, memory_read_bytes_s(self._subject.threads))
+        limit_tok_s = self._memory_bytes_s / bytes_for_one_token(self._work, depth_tok)
         present = {each.name: found[each.name] for each in self._contestants}
-        return Round(depth_tok, bandwidth_bytes_s, limit_tok_s, present)
+        return Round(depth_tok, self._memory_bytes_s, limit_tok_s, present)
 
     def _turn(self, each: Contestant, do: Callable[[], object]) -> None:
         try:
@@ -209,9 +218,12 @@ def measure(
         path = write_random_model(Path(folder) / "model.gguf", blueprint, types)
         context_tok = max(options.depths) + _ROOM_TOK
         subject = Subject(path, blueprint, known.config, file_type, context_tok, detect_cpu().usable_cores)
-        present, absent = contestants(subject, options, settings, stack)
         os.sync()  # the system must not be busy with writing these files while they are read
-        match = Match(present, subject, model_work(blueprint.header(types)), options.repeats)
+        memory_bytes_s = memory_read_bytes_s(subject.threads)
+        present, absent = contestants(subject, options, settings, stack)
+        os.sync()
+        work = model_work(blueprint.header(types))
+        match = Match(present, subject, work, repeats=options.repeats, memory_bytes_s=memory_bytes_s)
         for depth_tok in depths_tok:
             found = match.at(depth_tok)
             yield found, absent | match.absent

@@ -1,6 +1,7 @@
 """What is tried when settings are tuned, in the order of what it usually brings.
 
-Nothing here changes what is computed, only in which order, by how many threads and from which copy of the weights.
+Nothing here changes what is computed, only in which order, how rounded, by how many threads and from which copy of the
+weights; how far answers are from the default's is measured in the end (`TuningReport.answers`).
 Flash attention is on wherever the engine has it, so only "off" is tried.
 """
 

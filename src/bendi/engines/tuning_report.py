@@ -23,7 +23,7 @@ Verdict = Literal["faster", "not faster", "slower", "failed", "no time"]
 
 @dataclass(frozen=True)
 class Tuned:
-    """Settings of a load that change its speed and not what it answers.
+    """Settings of a load that change its speed and, but for rounding, not what it answers.
 
     `threads`: 0 for as many as the engine chooses; `prompt_threads`: 0 for as many as `threads`. `flash_attention`:
     None for wherever it works. `repack`: False where the engine must not keep its own copy of the weights. `batch_tok`:
