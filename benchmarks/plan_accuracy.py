@@ -3,13 +3,14 @@
     python benchmarks/plan_accuracy.py [--quick] [--models qwen2.5:0.5b,...] [--types Q8_0,...] [--depths 0,2048,8192]
     python benchmarks/plan_accuracy.py --replay runs.json
 
-Calibrates this machine (`--calibrations N` times, of which the middle counts, as `bendi calibrate` does when it is run
-again), then writes models of real shapes with random weights, runs them with the real engine, and compares PP and TG
-after several depths. The tokens of a depth are computed once for each model: its other quantizations go on from that
-state, which takes as long (what they say is as meaningless as the weights). A timing beside which something else was
-running is taken again, a few times at most; rows for which that did not help are marked and counted like all others.
-The bars: median error 10 %, ninetieth percentile 20 %. Rows are appended to `--out` as JSON lines as they are measured;
-`--resume` skips rows that are there; `--predict-again` compares them with new predictions and measures nothing.
+Calibrates this machine (`--calibrations N` times, and once more before each model; the middle of the last few counts,
+as `bendi calibrate` does when it is run again), then writes models of real shapes with random weights, runs them with
+the real engine, and compares PP and TG after several depths. The tokens of a depth are computed once for each model:
+its other quantizations go on from that state, which takes as long (what they say is as meaningless as the weights). A
+timing beside which something else was running is taken again, a few times at most; rows for which that did not help
+are marked and counted like all others. The bars: median error 10 %, ninetieth percentile 20 %. Rows are appended to
+`--out` as JSON lines as they are measured; `--resume` skips rows that are there; `--predict-again` compares them with
+new predictions and measures nothing.
 
 `--replay`: a JSON list of measured runs of other machines, `{"machine": "ram=64GiB,gpu=RTX 4090", "model": "qwen3:8b",
 "quantization": "Q4_K_M", "depth_tok": 0, "pp_tok_s": ..., "tg_tok_s": ..., "source": "https://..."}`, compared with
@@ -25,10 +26,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from bendi.formats.blueprints import blueprint_from_config
 from bendi.hardware import detect_machine
 from bendi.measured import machine_id
 from bendi.planner.calibration import Calibration
-from bendi.planner.calibration_runs import combined, runs_from_json, to_json
+from bendi.planner.calibration_runs import MOST_RUNS, combined, runs_from_json, to_json
 from bendi.planner.layers import model_work
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.planner.placement import default_calibration, plan_subject
@@ -88,12 +89,17 @@ def main() -> int:
     if args.replay:
         return _replay(Path(args.replay))
     settings = load_settings()
-    calibration = _calibration(settings, args)
+    runs = _runs(settings, args, args.calibrations)
     done = _done(args)
     rows = list(done)
     if args.predict_again:
-        return _summary([_predicted_again(row, calibration) for row in rows])
+        return _summary([_predicted_again(row, combined(runs)) for row in rows])
     for alias in args.models.split(","):
+        if all(any((row.model, row.quantization) == (alias, name) for row in done) for name in args.types.split(",")):
+            continue
+        # The machine is not the same all the time; whoever wants exact plans calibrates now and then.
+        runs = _runs(settings, args, 1, runs)
+        calibration = combined(runs)
         with tempfile.TemporaryDirectory(dir=settings.cache_dir) as states:
             for file_type in args.types.split(","):
                 if any((row.model, row.quantization) == (alias, file_type) for row in done):
@@ -126,20 +132,30 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-def _calibration(settings: Settings, args: argparse.Namespace) -> Calibration:
+def _runs(
+    settings: Settings, args: argparse.Namespace, wanted: int, known: Sequence[Calibration] = ()
+) -> list[Calibration]:
+    """`wanted` calibrations more than those that are `known`, of which the last few count."""
     path = Path(args.calibration) if args.calibration else None
-    runs = list(runs_from_json(path.read_text())) if path and path.exists() else []
-    while len(runs) < args.calibrations:
-        run = calibrate(settings, machine_id(detect_machine()))
+    runs = list(known)
+    if not runs and path and path.exists():
+        runs = list(runs_from_json(path.read_text()))
+        wanted -= len(runs)
+    for _run in range(wanted):
+        run = calibrate(settings, machine_id(detect_machine()), earlier=partial(_same, runs))
         print(
             f"calibrated in {run.took_s:.0f} s, noise {run.noise:.3f},"
             f" spread {run.spread:.3f}, disturbed {run.disturbed_share:.0%}",
             flush=True,
         )
-        runs.append(run)
+        runs = [*runs, run][-MOST_RUNS:]
         if path:
             path.write_text(to_json(runs))
-    return combined(runs)
+    return runs
+
+
+def _same(runs: list[Calibration], _build: str) -> list[Calibration]:
+    return runs
 
 
 def _done(args: argparse.Namespace) -> list[Row]:

@@ -100,10 +100,12 @@ def test_mistakes(bendi: Run, arguments: tuple[str, ...], code: int, hint: str) 
     assert hint in err
 
 
-def test_a_model_that_does_not_fit(bendi: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BENDI_WORKER_MEMORY", "1M")
-    code, _out, err = bendi("tune", "demo")
-    assert code == 9 and "bendi plan demo" in err
+def test_a_model_that_does_not_fit(bendi: Run, demo_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    shutil.copy(demo_model, path)
+    os.truncate(path, 1 << 40)
+    code, _out, err = bendi("tune", str(path))
+    assert code == 9 and "larger than memory" in err and "bendi plan" in err
 
 
 def test_a_file_that_is_no_model(bendi: Run, tmp_path: Path) -> None:

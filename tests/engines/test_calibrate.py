@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ from bendi.engines.bandwidth import disk_read_bytes_s, memory_read_bytes_s
 from bendi.engines.calibrate import calibrate
 from bendi.engines.pace import Look, Pace
 from bendi.engines.probes import ProbeResult, Timed, Times, dense_config
-from bendi.engines.rates_from_probes import Rates, solve_again_s, solve_attention, solve_far, solve_nonnegative
+from bendi.engines.rates_from_probes import solve_again_s, solve_attention, solve_far, solve_nonnegative
 from bendi.errors import StoreError
 from bendi.formats.blueprints import blueprint_from_config
-from bendi.planner.calibration import AttentionRates, TypeRates
+from bendi.planner.calibration import AttentionRates
 from bendi.planner.layers import model_work
 from bendi.settings import load_settings
 
@@ -100,18 +99,6 @@ def test_what_is_read_again_is_found_again(again_s: float, heads: tuple[int, int
         assert solve_again_s([result]) == pytest.approx(again_s, rel=1e-3)
     else:
         assert rates.generation_s(part, 8000) == pytest.approx(8000 * part.query_numbers * 1e-11), "nothing is shared"
-
-
-def test_experts_that_were_not_measured_are_guessed_from_the_others() -> None:
-    rates = Rates(4e10)
-    for name, speed in (("Q8_0", 1e11), ("Q4_K", 2e11), ("Q4_0", 3e11)):
-        rates.types[name] = TypeRates(4e10, speed, speed)
-    rates.types["Q8_0"] = replace(rates.types["Q8_0"], prompt_expert_weights_s=6e10)
-    rates.guess_experts(["Q8_0"])
-    assert rates.types["Q8_0"].prompt_expert_weights_s == 6e10
-    assert rates.types["Q4_0"].prompt_expert_weights_s == pytest.approx(1.8e11)
-    rates.guess_experts([])
-    assert rates.types["Q4_0"].prompt_expert_weights_s == pytest.approx(1.8e11)
 
 
 def test_pace_notices_work_that_takes_longer() -> None:

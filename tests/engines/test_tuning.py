@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -445,12 +446,20 @@ def test_a_real_search(demo_model: Path, settings: Settings) -> None:
     assert not settings.measured_file.exists(), "keeping is not its business"
 
 
-def test_what_cannot_be_tuned(demo_model: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_tuned(demo_model: Path, settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(EngineUnsupported):
         tune(TuneRequest(demo_model, "demo"), replace(settings, engine="fake"))
     with pytest.raises(UsageError) as caught:
         tune(TuneRequest(demo_model, "demo", budget_s=1.0), settings)
     assert "bendi tune demo --seconds " in caught.value.hint
     with pytest.raises(OutOfMemory) as full:
-        tune(TuneRequest(demo_model, "demo"), replace(settings, worker_memory_bytes=1 << 20))
-    assert "bendi plan demo" in full.value.hint
+        tune(TuneRequest(larger_than_memory(demo_model, tmp_path), "large"), settings)
+    assert "larger than memory" in full.value.message and "bendi plan large" in full.value.hint
+
+
+def larger_than_memory(demo_model: Path, folder: Path) -> Path:
+    """The built-in model with a hole of a tebibyte behind it."""
+    path = folder / "large.gguf"
+    shutil.copy(demo_model, path)
+    os.truncate(path, 1 << 40)
+    return path

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bendi.errors import StoreError
 from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, FarRates, TypeRates
-from bendi.planner.calibration_runs import MOST_RUNS, combined, from_json, runs_from_json, to_json
+from bendi.planner.calibration_runs import MOST_RUNS, combined, from_json, runs_from_json, times_measured, to_json
 from bendi.planner.work import AttentionWork
 
 PART = AttentionWork(1, 32, 8192, 2048)
@@ -54,7 +54,7 @@ def test_kept_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 3, "runs": []}', to_json([run()]).replace('"noise"', '"x"')]
+    "text", ["", "[]", "{}", '{"schema": 99}', '{"schema": 4, "runs": []}', to_json([run()]).replace('"noise"', '"x"')]
 )
 def test_text_of_another_version_is_refused(text: str) -> None:
     with pytest.raises(StoreError, match="calibration") as caught:
@@ -99,3 +99,33 @@ def test_the_middle_is_never_outside(speeds: list[float]) -> None:
     assert min(slopes) <= together.cpu.attention["f16"].generation_s(PART, 5000) <= max(slopes)
     assert together.measured_at == str(len(speeds) - 1)
     assert from_json(to_json(runs)) == replace(together)
+
+
+def with_experts(found: Calibration, **experts: float) -> Calibration:
+    """The run with these rates of experts; the other types' were not measured."""
+    types = {
+        name: replace(rates, prompt_expert_weights_s=experts.get(name, 0.0)) for name, rates in found.cpu.types.items()
+    }
+    return replace(found, cpu=replace(found.cpu, types=types))
+
+
+def test_experts_count_where_they_were_measured_and_are_guessed_from_the_others() -> None:
+    types = ("Q8_0", "Q4_K", "Q4_0")
+    runs = [
+        with_experts(run(types=types), Q8_0=6e10),
+        with_experts(run(types=types), Q8_0=7e10, Q4_K=5e10),
+        with_experts(run(types=types), Q8_0=8e10),
+    ]
+    found = combined(runs).cpu.types
+    assert [found[name].prompt_expert_weights_s for name in types] == pytest.approx([7e10, 5e10, 6e10])
+    assert combined(runs[:1]).cpu.types["Q4_0"].prompt_expert_weights_s == pytest.approx(6e10)
+    assert combined([with_experts(run())]).cpu.types["Q8_0"].prompt_expert_weights_s == 1e11, "none is known"
+
+
+def test_how_often_something_was_measured() -> None:
+    runs = [with_experts(run(types=("Q8_0", "Q4_K")), Q4_K=1e10), run(types=("Q8_0",))]
+    assert times_measured(runs, "dense", "Q8_0") == 2
+    assert times_measured(runs, "dense", "Q4_K") == 1
+    assert times_measured(runs, "experts", "Q8_0") == 1
+    assert times_measured(runs, "cache", "f16") == 2
+    assert times_measured(runs, "cache", "q8_0") == times_measured([], "dense", "Q8_0") == 0

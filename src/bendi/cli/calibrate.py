@@ -54,9 +54,14 @@ def measure(settings: Settings, budget_s: float = BUDGET_S, *, fresh: bool = Fal
     with closing(MeasuredStore(settings.measured_file)) as store:
         output.say(_("Measuring with small models; other programs that are busy now make it less exact."))
         with output.progress(_("calibrating"), unit="percent") as bar:
-            run = calibrate(settings, machine, lambda done, label: bar.update(100 * done, 100, label), budget_s)
-        earlier = () if fresh else _runs(store.calibration(machine, run.build))
-        text = to_json([*earlier, run])
+
+            def earlier(build: str) -> tuple[Calibration, ...]:
+                return () if fresh else _runs(store.calibration(machine, build))
+
+            run = calibrate(
+                settings, machine, lambda done, label: bar.update(100 * done, 100, label), budget_s, earlier
+            )
+        text = to_json([*earlier(run.build), run])
         store.save_calibration(machine, run.build, text)
         for notice in store.notices:
             output.say(notice)

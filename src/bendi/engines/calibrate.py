@@ -24,6 +24,7 @@ from bendi.formats import TENSOR_TYPES_BY_NAME
 from bendi.hardware import Cpu, detect_machine
 from bendi.i18n import _
 from bendi.planner.calibration import NEAR_TOK, Calibration, DeviceRates
+from bendi.planner.calibration_runs import times_measured
 from bendi.settings import Settings
 from bendi.units import GIB, MIB, format_size
 
@@ -49,18 +50,25 @@ _FAR_TOK = 4096
 """So far beyond."""
 
 OnProgress = Callable[[float, str], None]
+EarlierRuns = Callable[[str], Sequence[Calibration]]
+"""Those of an engine build."""
 
 
 def calibrate(
-    settings: Settings, machine_id: str, on_progress: OnProgress | None = None, budget_s: float = BUDGET_S
+    settings: Settings,
+    machine_id: str,
+    on_progress: OnProgress | None = None,
+    budget_s: float = BUDGET_S,
+    earlier: EarlierRuns = lambda _build: (),
 ) -> Calibration:
     """Measures this machine with the engine that `settings` choose. `on_progress`: fraction done and what is measured.
+    What fewer of the `earlier` runs had time for comes first.
 
     Raises StoreError when there is no room for the models, EngineError when the engine does not run here.
     """
     folder = _scratch(settings.cache_dir)
     try:
-        run = _Run(settings, folder, on_progress or (lambda _fraction, _label: None), time.monotonic(), budget_s)
+        run = _Run(settings, folder, on_progress or (lambda _fraction, _label: None), budget_s, earlier)
         return run.calibration(machine_id)
     except OSError as error:
         raise StoreError(
@@ -116,8 +124,8 @@ def _steps(l3_bytes: int, near_numbers: int) -> list[_Step]:
         ),
         _dense_step("Q8_0", l3_bytes, needed=True),
         _Step("layers", "", _("layers"), layers, needed=True),
-        *(_dense_step(name, l3_bytes) for name in ("Q4_K", "Q6_K", "Q4_0", "Q5_0")),
         *_far_steps(near_numbers, "1"),
+        *(_dense_step(name, l3_bytes) for name in ("Q4_K", "Q6_K", "Q4_0", "Q5_0")),
         *(_expert_step(name) for name in ("Q4_K", "Q8_0")),
         _cache_step("q8_0", l3_bytes),
         *(_dense_step(name, l3_bytes) for name in ("Q5_K", "MXFP4")),
@@ -206,10 +214,10 @@ class _Run:
     """One calibration: the order of the measurements, and the time they may take."""
 
     def __init__(
-        self, settings: Settings, folder: Path, on_progress: OnProgress, started_s: float, budget_s: float
+        self, settings: Settings, folder: Path, on_progress: OnProgress, budget_s: float, earlier: EarlierRuns
     ) -> None:
         self._settings, self._folder, self._on_progress = settings, folder, on_progress
-        self._started_s, self._budget_s = started_s, budget_s
+        self._started_s, self._budget_s, self._earlier = time.monotonic(), budget_s, earlier
         self._cpu = detect_machine().cpu
         self._pace = Pace(self._cpu.usable_cores)
         self._threads = self._cpu.usable_cores
@@ -267,7 +275,7 @@ class _Run:
     def _measure_all(self) -> None:
         """Each step once, and again a little later where it was disturbed."""
         steps = _steps(self._cpu.l3_bytes, self._near_numbers)
-        before, longest_s, count = self._pace.look(), 0.0, 0
+        before, longest_s, count, ordered = self._pace.look(), 0.0, 0, False
         while step := self._next(steps, count, out_of_time=self._left_s() < 1.15 * longest_s):
             self._report(step.label)
             started_s = time.monotonic()
@@ -275,6 +283,9 @@ class _Run:
             after = self._pace.look()
             longest_s = max(longest_s, time.monotonic() - started_s)
             count += 1
+            if not ordered:
+                runs, ordered = self._earlier(result.build), True
+                steps.sort(key=lambda step: (not step.needed, times_measured(runs, step.what, step.subject)))
             measured = _Measured(result, (before, after), 1, count)
             known = self._found.get(step.key)
             if known is not None:
@@ -319,7 +330,6 @@ class _Run:
                 rates.note_experts(subject, result)
             elif what == "cache":
                 rates.note_cache(subject, result, found["attention", "1"])
-        rates.guess_experts([subject for what, subject in found if what == "experts" and subject in rates.types])
         return _device(self._cpu, self._threads, rates)
 
 

@@ -6,7 +6,7 @@ the solution of a small system of equations. Undisturbed times (the best of seve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from statistics import mean, median
@@ -63,7 +63,7 @@ class Rates:
         once_s = sum(group.bytes_per_token for group in work.weights if group.once) / bytes_s
         rate = weights * result.prompt_tok / self._products_s(result, once_s)
         load_bytes_s = work.total_bytes / max(result.load_s - self.start_s, result.load_s / 10)
-        self.types[type_name] = TypeRates(bytes_s, rate, rate, load_bytes_s)
+        self.types[type_name] = TypeRates(bytes_s, rate, 0.0, load_bytes_s)
 
     def note_experts(self, type_name: str, result: ProbeResult) -> None:
         """Products with chosen experts use other code than those with whole matrices, whose rates are known."""
@@ -75,14 +75,6 @@ class Rates:
         left_s = self._products_s(result, once_s) - dense * result.prompt_tok / known.prompt_weights_s
         rate = chosen * result.prompt_tok / left_s if left_s > 0 else known.prompt_weights_s
         self.types[type_name] = replace(known, prompt_expert_weights_s=min(rate, 2 * known.prompt_weights_s))
-
-    def guess_experts(self, measured: Collection[str]) -> None:
-        """For types whose experts were not `measured`: as much slower than whole matrices as those of the others."""
-        shares = [self.types[name].prompt_expert_weights_s / self.types[name].prompt_weights_s for name in measured]
-        for name, rates in self.types.items():
-            if shares and name not in measured:
-                expert_weights_s = rates.prompt_weights_s * median(shares)
-                self.types[name] = replace(rates, prompt_expert_weights_s=expert_weights_s)
 
     def note_cache(self, kv_type: str, result: ProbeResult, plain: ProbeResult) -> None:
         """Attention to a quantized KV cache: one probe, the others in proportion to `plain`, the same with F16."""

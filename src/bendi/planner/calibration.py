@@ -19,7 +19,8 @@ NEAR_TOK = 1024
 @dataclass(frozen=True)
 class TypeRates:
     """How fast weights of one type are used. `generation_bytes_s`: read for one token. `prompt_weights_s`,
-    `prompt_expert_weights_s`: multiplied with the tokens of a long prompt, weights times tokens per second.
+    `prompt_expert_weights_s`: multiplied with the tokens of a long prompt, weights times tokens per second; those of
+    experts are 0 in a single run that did not measure them, and guessed where runs are put together.
     `load_bytes_s`: from the page cache until ready, repacking included; 0 where unknown."""
 
     generation_bytes_s: float

@@ -6,7 +6,7 @@ What is kept of a machine is the last few runs, whole; what plans use is the mid
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from statistics import median, median_low, mode
 from typing import Any
@@ -16,7 +16,7 @@ from bendi.i18n import _
 from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, FarRates, TypeRates
 from bendi.planner.work import AttentionWork
 
-SCHEMA = 3
+SCHEMA = 4
 MOST_RUNS = 5
 _DISTURBED_SHARE = 0.2
 """Runs with more of it count only where there is no better one."""
@@ -53,14 +53,39 @@ def combined(runs: Sequence[Calibration]) -> Calibration:
     threads = mode(run.cpu.threads for run in reversed(quiet))
     quiet = [run for run in quiet if run.cpu.threads == threads]
     if len(quiet) == 1:
-        return replace(quiet[0], measured_at=last.measured_at, took_s=last.took_s)
+        cpu = replace(quiet[0].cpu, types=_with_experts(quiet))
+        return replace(quiet[0], cpu=cpu, measured_at=last.measured_at, took_s=last.took_s)
     together = _calibration(_middle([asdict(run) for run in quiet]))
     attention = {
         kind: _attention([run.cpu.attention[kind] for run in quiet if kind in run.cpu.attention])
         for kind in together.cpu.attention
     }
-    cpu = replace(together.cpu, attention=attention)
+    cpu = replace(together.cpu, attention=attention, types=_with_experts(quiet, together.cpu.types))
     return replace(together, cpu=cpu, measured_at=last.measured_at, took_s=last.took_s, runs=len(quiet))
+
+
+def times_measured(runs: Sequence[Calibration], what: str, subject: str) -> int:
+    """How many of the runs measured weights ("dense", "experts") or a KV cache ("cache") of type `subject`."""
+    if what == "cache":
+        return sum(subject in run.cpu.attention for run in runs)
+    found = [run.cpu.types[subject] for run in runs if subject in run.cpu.types]
+    return len([rates for rates in found if rates.prompt_expert_weights_s]) if what == "experts" else len(found)
+
+
+def _with_experts(runs: Sequence[Calibration], types: Mapping[str, TypeRates] | None = None) -> Mapping[str, TypeRates]:
+    """`types` (of the only run) with the rates of chosen experts: the middle of the runs that measured them; of other
+    types, as much slower than whole matrices as theirs are."""
+    types = runs[0].cpu.types if types is None else types
+    measured = {}
+    for name in types:
+        found = [run.cpu.types[name].prompt_expert_weights_s for run in runs if name in run.cpu.types]
+        if found := [weights_s for weights_s in found if weights_s]:
+            measured[name] = median(found)
+    share = median(measured[name] / types[name].prompt_weights_s for name in measured) if measured else 1.0
+    return {
+        name: replace(rates, prompt_expert_weights_s=measured.get(name, share * rates.prompt_weights_s))
+        for name, rates in types.items()
+    }
 
 
 def _attention(found: Sequence[AttentionRates]) -> AttentionRates:
