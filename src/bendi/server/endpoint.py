@@ -1,0 +1,53 @@
+"""One row of the table of routes: where it is, who may use it, what comes in and what goes out.
+
+Everything is made from these rows: the routes, the check of keys (deny by default: what is not in the table does not
+exist), the limits, and the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bendi.server.access import Caller, Scope
+from bendi.server.services import Services
+
+Dialect = Literal["openai", "ollama", "anthropic", "bendi"]
+"""How errors are written."""
+Stream = Literal["", "sse", "ndjson"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request. `body`: an instance of the endpoint's `body` model, None where it has none."""
+
+    services: Services
+    request: Request
+    caller: Caller
+    body: Any = None
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """`path`: as Starlette writes it. `body`: what the request must be; fields that it does not name are ignored and
+    never reach an engine. `answer`: of status 200, for the document. `stream`: how a streamed answer is framed, empty
+    where nothing can be streamed. `errors`: further statuses, with what they mean."""
+
+    method: str
+    path: str
+    handler: Handler
+    scope: Scope
+    dialect: Dialect
+    summary: str
+    body: type[BaseModel] | None = None
+    answer: type[BaseModel] | None = None
+    stream: Stream = ""
+    errors: Mapping[int, str] = field(default_factory=dict)
