@@ -49,6 +49,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )
         """,
     ),
+    # Whose a session is: the name of a key of the server; empty for whoever sits at this machine.
+    ("ALTER TABLE sessions ADD COLUMN owner TEXT NOT NULL DEFAULT ''",),
 )
 
 KEYS = {"sessions": "id", "messages": "id"}

@@ -37,7 +37,8 @@ _TRIGRAM = 3
 
 @dataclass(frozen=True)
 class Session:
-    """`settings`: what `/set` and `/system` changed (see `conversation`). `messages`: how many are in force."""
+    """`settings`: what `/set` and `/system` changed (see `conversation`). `messages`: how many are in force. `owner`:
+    the name of the server's key that it belongs to; empty for whoever sits at this machine."""
 
     id: str
     title: str
@@ -47,6 +48,7 @@ class Session:
     created_s: float
     updated_s: float
     messages: int = 0
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,15 @@ class SessionStore:
     def close(self) -> None:
         self._database.close()
 
-    def create(self, model: str, *, persona: str = "", settings: Mapping[str, Any] | None = None) -> Session:
+    def create(
+        self, model: str, *, persona: str = "", settings: Mapping[str, Any] | None = None, owner: str = ""
+    ) -> Session:
         """A new session. It is on disk from its first message on: one without any is not worth keeping."""
         now_s = time.time()
         session_id = "".join(secrets.choice(_ID_ALPHABET) for _number in range(_ID_CHARS))
-        session = Session(session_id, "", _clean(model), _clean(persona), dict(settings or {}), now_s, now_s)
+        session = Session(
+            session_id, "", _clean(model), _clean(persona), dict(settings or {}), now_s, now_s, owner=_clean(owner)
+        )
         self._drafts[session_id] = session
         return session
 
@@ -129,18 +135,19 @@ class SessionStore:
             )
         return _session(rows[0])
 
-    def recent(self, limit: int | None = None) -> list[Session]:
-        """Sessions, the one used last first."""
+    def recent(self, limit: int | None = None, *, owner: str | None = None) -> list[Session]:
+        """Sessions, the one used last first. `owner`: only theirs; None: everybody's."""
         rows = self._database.read(
-            f"{_SESSIONS} GROUP BY s.id ORDER BY s.updated_s DESC, s.rowid DESC LIMIT ?",
-            (-1 if limit is None else limit,),
+            f"{_SESSIONS} WHERE {_OWNED} GROUP BY s.id ORDER BY s.updated_s DESC, s.rowid DESC LIMIT ?",
+            (owner, owner, -1 if limit is None else limit),
         )
         return [_session(row) for row in rows]
 
-    def search(self, query: str, limit: int = 50) -> list[Hit]:
+    def search(self, query: str, limit: int = 50, *, owner: str | None = None) -> list[Hit]:
         """Messages in force, and titles, that contain every word of `query`; the newest first.
 
-        Letters match regardless of case. Chinese needs no spaces: a word matches anywhere inside a text.
+        Letters match regardless of case. Chinese needs no spaces: a word matches anywhere inside a text. `owner`: as
+        for `recent`.
         """
         words = _clean(query).replace("\0", " ").split()
         if not words:
@@ -148,20 +155,20 @@ class SessionStore:
         if self._database.indexed and all(len(word) >= _TRIGRAM for word in words):
             phrases = " AND ".join('"' + word.replace('"', '""') + '"' for word in words)
             where = "m.id IN (SELECT rowid FROM messages_index WHERE messages_index MATCH ?)"
-            values: list[str | int] = [phrases]
+            values: list[str | int | None] = [phrases]
         else:
             where = " AND ".join(["m.content LIKE ? ESCAPE '\\'"] * len(words))
             values = [_pattern(word) for word in words]
         rows = self._database.read(
-            f"SELECT m.session, m.role, m.content FROM messages m WHERE m.superseded = 0 AND {where}"
-            " ORDER BY m.id DESC LIMIT ?",
-            [*values, limit],
+            "SELECT m.session, m.role, m.content FROM messages m JOIN sessions s ON s.id = m.session"
+            f" WHERE m.superseded = 0 AND {where} AND {_OWNED} ORDER BY m.id DESC LIMIT ?",
+            [*values, owner, owner, limit],
         )
         hits = [Hit(self.get(row["session"]), row["role"], _excerpt(row["content"], words)) for row in rows]
         titles = " AND ".join(["s.title LIKE ? ESCAPE '\\'"] * len(words))
         rows = self._database.read(
-            f"{_SESSIONS} WHERE {titles} GROUP BY s.id ORDER BY s.updated_s DESC LIMIT ?",
-            [*(_pattern(word) for word in words), limit],
+            f"{_SESSIONS} WHERE {titles} AND {_OWNED} GROUP BY s.id ORDER BY s.updated_s DESC LIMIT ?",
+            [*(_pattern(word) for word in words), owner, owner, limit],
         )
         found = {hit.session.id for hit in hits}
         return (hits + [Hit(_session(row), "", "") for row in rows if row["id"] not in found])[:limit]
@@ -255,15 +262,16 @@ class SessionStore:
         return sorted(self._path.parent.glob(f"{self._path.name}.damaged-*"))
 
     def recent_prompts(self, limit: int = 500) -> list[str]:
-        """What the user wrote last, oldest first, for the arrow keys."""
+        """What the user of this machine wrote last, oldest first, for the arrow keys."""
         rows = self._database.read(
-            "SELECT content FROM messages WHERE role = 'user' AND kind = 'turn' AND length(content) < 4000"
-            " ORDER BY id DESC LIMIT ?",
+            "SELECT m.content FROM messages m JOIN sessions s ON s.id = m.session WHERE s.owner = '' AND"
+            " m.role = 'user' AND m.kind = 'turn' AND length(m.content) < 4000 ORDER BY m.id DESC LIMIT ?",
             (limit,),
         )
         return [row["content"] for row in reversed(rows)]
 
 
+_OWNED = "(? IS NULL OR s.owner = ?)"
 _SESSIONS = (
     "SELECT s.*, count(m.id) AS messages FROM sessions s"
     " LEFT JOIN messages m ON m.session = s.id AND m.superseded = 0 AND m.kind = 'turn'"
@@ -279,7 +287,7 @@ def _not_found(session_id: str) -> NotFoundError:
 def _session(row: sqlite3.Row) -> Session:
     return Session(
         row["id"], row["title"], row["model"], row["persona"], _parsed(row["settings"]), row["created_s"],
-        row["updated_s"], row["messages"],
+        row["updated_s"], row["messages"], row["owner"],
     )  # fmt: skip
 
 
@@ -292,6 +300,7 @@ def _session_row(session: Session) -> dict[str, Any]:
         "settings": _json(session.settings),
         "created_s": session.created_s,
         "updated_s": session.updated_s,
+        "owner": session.owner,
     }
 
 

@@ -116,7 +116,7 @@ def _session(args: argparse.Namespace, sessions: SessionStore) -> Session | None
         return sessions.find(args.session)
     if not args.resume:
         return None
-    recent = sessions.recent(1)
+    recent = sessions.recent(1, owner="")
     if not recent:
         raise NotFoundError(_("There is no session to continue."), hint=_("Start one: bendi run MODEL"))
     return recent[0]

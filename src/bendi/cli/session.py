@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, store: SessionStore) -> None:
-    sessions = store.recent(args.limit)
+    sessions = store.recent(args.limit, owner="")
     if args.json:
         output.json_data([session_record(session) for session in sessions])
     elif not sessions:
@@ -72,7 +72,7 @@ def _list(args: argparse.Namespace, store: SessionStore) -> None:
 
 
 def _search(args: argparse.Namespace, store: SessionStore) -> None:
-    hits = store.search(" ".join(args.words))
+    hits = store.search(" ".join(args.words), owner="")
     if args.json:
         output.json_data(
             [{**session_record(hit.session), "role": hit.role or None, "excerpt": hit.excerpt} for hit in hits]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
+from bendi.chat.personas import PersonaBook
+from bendi.chat.sessions import SessionStore
 from bendi.server.keys import KeyRing
 from bendi.server.metrics import Metrics
 from bendi.server.pool import ModelPool
+from bendi.server.pulls import Pulls
 from bendi.server.stored_answers import StoredAnswers
 from bendi.settings import Settings
 from bendi.store import Store
@@ -14,7 +18,8 @@ from bendi.store import Store
 
 @dataclass(frozen=True)
 class Services:
-    """`stored`: answers of /v1/responses that clients may refer to later."""
+    """`stored`: answers of /v1/responses that clients may refer to later. `pulls`: downloads that run. `talking`: ids
+    of the sessions in which an answer is being written."""
 
     settings: Settings
     store: Store
@@ -22,3 +27,20 @@ class Services:
     keys: KeyRing
     metrics: Metrics
     stored: StoredAnswers
+    pulls: Pulls = field(default_factory=Pulls)
+    talking: set[str] = field(default_factory=set)
+
+    @cached_property
+    def sessions(self) -> SessionStore:
+        """The conversations of this machine, the same that the terminal has. Opened when first asked for."""
+        return SessionStore(self.settings.sessions_file)
+
+    @cached_property
+    def personas(self) -> PersonaBook:
+        """As their file says now."""
+        return PersonaBook(self.settings.personas_file)
+
+    def close(self) -> None:
+        """Closes what was opened here."""
+        if "sessions" in vars(self):
+            self.sessions.close()
