@@ -52,6 +52,8 @@ class GenerateRequest:
     `max_tokens`: None means until the model stops or the context is full (then `finish` is `"length"`). `ignore_end`:
     the model's end of turn does not end the answer, for measuring.
     `json_schema`: constrains the answer to that schema. `tools`: OpenAI function descriptions.
+    `logprobs`: how many alternatives to tell of each token, 0 for the chosen token only; None for no log-probabilities.
+    `logit_bias`: by token number, added to its logit before sampling; -100 or less forbids a token.
     `template_options`: passed to the chat template (`enable_thinking` and the like).
     """
 
@@ -65,6 +67,8 @@ class GenerateRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     tool_choice: str | Mapping[str, Any] | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,35 @@ class PromptProgress:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token of an answer and the natural logarithm of its probability, by the model itself: before temperature and
+    the other sampling parameters. `token_bytes`: its bytes, which need not be whole characters; `token`: the same as
+    text. `alternatives`: the likeliest tokens there, best first, the chosen one among them if it is one of them."""
+
+    token: str
+    token_bytes: bytes
+    logprob: float
+    alternatives: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolDelta:
+    """A piece of a call while the model writes it. `index`: which call of the answer; its `id` and `name` come once,
+    with its first piece. `arguments`: what is to be appended."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
 class Chunk:
     """A piece of an answer. The last chunk of an answer has `finish`, `usage` and `timings`, and no text of its own.
 
-    `tool_calls`: complete calls, delivered with the last chunk. `progress`: chunks before the first text may carry
-    only this.
+    `tool_deltas`: calls as they come; `tool_calls`: the same calls, complete, delivered with the last chunk.
+    `logprobs`: of the tokens that this piece ends with. Tokens that are a part of a character or that the chat format
+    swallows have none. `progress`: chunks before the first text may carry only this.
     """
 
     text: str = ""
@@ -120,6 +148,8 @@ class Chunk:
     usage: Usage | None = None
     timings: Timings | None = None
     progress: PromptProgress | None = None
+    tool_deltas: tuple[ToolDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Cancellation:

@@ -137,6 +137,50 @@ def test_seeds(engine: Engine) -> None:
     assert len({text(seed) for seed in range(4)}) > 1
 
 
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("alternatives", [0, 3])
+def test_logprobs(engine: Engine, raw: bool, alternatives: int) -> None:
+    request = GenerateRequest(messages=QUESTION, max_tokens=8, sampling=GREEDY, logprobs=alternatives)
+    if raw:
+        request = replace(request, messages=(), prompt="What is quantization")
+    chunks = list(engine.generate(request))
+    told = [token for chunk in chunks for token in chunk.logprobs]
+    assert b"".join(token.token_bytes for token in told).decode() == "".join(chunk.text for chunk in chunks)
+    assert chunks[-1].usage and len(told) == chunks[-1].usage.completion_tok
+    for token in told:
+        assert token.logprob <= 0
+        assert len(token.alternatives) == alternatives
+        if alternatives:
+            assert token.alternatives[0].token_bytes == token.token_bytes, "greedy takes the likeliest"
+            assert token.alternatives[0].logprob == token.logprob
+            odds = [other.logprob for other in token.alternatives]
+            assert odds == sorted(odds, reverse=True)
+
+
+def test_no_logprobs_unasked(engine: Engine) -> None:
+    chunks = list(engine.generate(GenerateRequest(messages=QUESTION, max_tokens=4, sampling=GREEDY)))
+    assert not any(chunk.logprobs for chunk in chunks)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_logit_bias_forbids_a_token(engine: Engine, raw: bool) -> None:
+    assert isinstance(engine, Tokenizer)
+    request = GenerateRequest(messages=QUESTION, max_tokens=1, sampling=GREEDY, logprobs=0)
+    if raw:
+        request = replace(request, messages=(), prompt="What is quantization")
+    first, _ = run(engine, request)
+    (token,) = engine.tokenize(first)
+    assert first not in run(engine, replace(request, logit_bias={token: -100.0}))[0]
+
+
+def test_bias_of_a_token_that_does_not_exist(demo_model: Path) -> None:
+    with closing(wheel.open_engine(LoadRequest(model_path=demo_model, context_tok=256))) as engine:
+        for token in (-1, 10**6):
+            with pytest.raises(RequestRejected) as caught:
+                run(engine, GenerateRequest(messages=QUESTION, logit_bias={token: 1.0}))
+            assert str(token) in caught.value.message
+
+
 def test_json_schema(engine: Engine) -> None:
     schema = {
         "type": "object",
@@ -165,9 +209,15 @@ def test_tool_call(name: str, choice: str | dict[str, Any], tmp_path: Path) -> N
             messages=QUESTION, tools=(TOOL, OTHER_TOOL), tool_choice=choice, sampling=GREEDY, max_tokens=200
         )
         assert engine.count_tokens(QUESTION, request) > engine.count_tokens(QUESTION), "tools are part of the prompt"
-        _, last = run(engine, request)
+        chunks = list(engine.generate(request))
+        last = chunks[-1]
         assert last.finish == "tool_calls"
         (call,) = last.tool_calls
+        deltas = [delta for chunk in chunks for delta in chunk.tool_deltas]
+        assert len(deltas) > 2, "calls come in pieces"
+        assert (deltas[0].index, deltas[0].id, deltas[0].name) == (0, call.id, call.name) and call.id
+        assert not any(delta.id or delta.name for delta in deltas[1:])
+        assert "".join(delta.arguments for delta in deltas) == call.arguments
         assert call.name in ("memory_needed", "other") if choice == "required" else call.name == "memory_needed"
         arguments = json.loads(call.arguments)
         assert isinstance(arguments["billions"], int) and isinstance(arguments["exact"], bool)

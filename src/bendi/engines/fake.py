@@ -1,8 +1,8 @@
 """An engine without a model: deterministic, instant, for tests and for building clients. `BENDI_ENGINE=fake`.
 
 It keeps the whole contract: exact token counts, stop strings, limits, seeds, JSON schemas, tools, reasoning,
-embeddings, cancellation and context overflow. One token is one word with the space before it, or one Chinese
-character. The answer repeats the last user message, varied by the seed when the temperature is above zero.
+log-probabilities, embeddings, cancellation and context overflow. One token is one word with the space before it, or
+one Chinese character. The answer repeats the last user message, varied by the seed when the temperature is above zero.
 """
 
 from __future__ import annotations
@@ -14,13 +14,25 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from bendi.engines.llama_http import overflow
+from bendi.engines.llama_http import FORBIDDEN_BIAS, overflow
 from bendi.engines.protocol import EngineInfo, LoadRequest
 from bendi.errors import EngineCrashed, RequestRejected
 from bendi.i18n import _
-from bendi.messages import Cancellation, Chunk, FinishReason, GenerateRequest, Message, Timings, ToolCall, Usage
+from bendi.messages import (
+    Cancellation,
+    Chunk,
+    FinishReason,
+    GenerateRequest,
+    Message,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    ToolDelta,
+    Usage,
+)
 
 _TOKEN = re.compile(r"[\u3400-\u9fff]|\s*[^\s\u3400-\u9fff]+|\s+")
 _TOKENS_PER_TURN = 4  # the template's role and separators
@@ -84,7 +96,10 @@ class FakeEngine:
             self._check_open()
             ttft_s = ttft_s if ttft_s is not None else time.monotonic() - started_s
             sent_tok += 1
-            yield Chunk(reasoning=piece) if is_reasoning else Chunk(text=piece)
+            chunk = Chunk(reasoning=piece) if is_reasoning else Chunk(text=piece)
+            yield replace(chunk, logprobs=_logprobs(piece, request.logprobs))
+        for index, call in enumerate(calls):
+            yield from _tool_deltas(index, call)
         elapsed_s = max(time.monotonic() - started_s, 1e-9)
         yield Chunk(
             finish=finish,
@@ -95,7 +110,7 @@ class FakeEngine:
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         self._check_open()
-        return [self._vocabulary.setdefault(piece, len(self._vocabulary)) for piece in _TOKEN.findall(text)]
+        return [self._number(piece) for piece in _TOKEN.findall(text)]
 
     def count_tokens(self, messages: Sequence[Message], request: GenerateRequest | None = None) -> int:
         self._check_open()
@@ -131,7 +146,12 @@ class FakeEngine:
         words = _TOKEN.findall(question) or ["…"]
         if (request.sampling.temperature or 0) > 0:
             random.Random(request.sampling.seed).shuffle(words)
+        forbidden = {token for token, bias in request.logit_bias.items() if bias <= FORBIDDEN_BIAS}
+        words = [word for word in words if self._number(word) not in forbidden] or ["…"]
         return "".join(words * (1 + 64 // len(words)))
+
+    def _number(self, piece: str) -> int:
+        return self._vocabulary.setdefault(piece, len(self._vocabulary))
 
 
 def _last_user(messages: Sequence[Message]) -> str:
@@ -166,6 +186,21 @@ def _tool_calls(request: GenerateRequest) -> tuple[ToolCall, ...]:
         _("The engine refused the request: {reason}").format(reason=f"tool_choice {wanted!r}"),
         hint=_("Check the parameters, the tools and the JSON schema of the request."),
     )
+
+
+def _tool_deltas(index: int, call: ToolCall) -> Iterator[Chunk]:
+    yield Chunk(tool_deltas=(ToolDelta(index, call.id, call.name, ""),))
+    for piece in _TOKEN.findall(call.arguments):
+        yield Chunk(tool_deltas=(ToolDelta(index, "", "", piece),))
+
+
+def _logprobs(piece: str, alternatives: int | None) -> tuple[TokenLogprob, ...]:
+    """The token itself with probability one half, each alternative half as likely as the one before."""
+    if alternatives is None:
+        return ()
+    tokens = [piece, *(f"{piece}{number}" for number in range(1, alternatives))]
+    found = [TokenLogprob(token, token.encode(), (1 + at) * math.log(0.5)) for at, token in enumerate(tokens)]
+    return (replace(found[0], alternatives=tuple(found[:alternatives])),)
 
 
 def _instance(schema: Mapping[str, Any]) -> Any:

@@ -24,9 +24,14 @@ from bendi.messages import (
     Message,
     PromptProgress,
     Timings,
+    TokenLogprob,
     ToolCall,
+    ToolDelta,
     Usage,
 )
+
+FORBIDDEN_BIAS = -100.0
+"""A token with this bias or less never comes."""
 
 
 class LlamaServerEngine:
@@ -66,7 +71,8 @@ class LlamaServerEngine:
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
         self._check_tools(request)
-        reader = _Reader()
+        _check_tokens(request, self.prepared.info.vocab_size)
+        reader = _Reader(request.logprobs)
         observer = self.observer
         ticket = observer.begin() if observer else 0
         try:
@@ -201,6 +207,16 @@ def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> Con
     )
 
 
+def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:
+    """llama-server ignores tokens that do not exist without a word: the caller must know."""
+    unknown = [token for token in request.logit_bias if not 0 <= token < vocab_size]
+    if unknown:
+        raise RequestRejected(
+            _("The request biases the token {token}, which this model does not have.").format(token=unknown[0]),
+            hint=_("Its tokens are numbered from 0 to {last}.").format(last=vocab_size - 1),
+        )
+
+
 def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
     # Our names of sampling parameters are llama-server's.
     chosen: dict[str, Any] = {name: value for name, value in asdict(request.sampling).items() if value is not None}
@@ -208,6 +224,10 @@ def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
         chosen["stop"] = list(request.stop)
     if request.ignore_end:
         chosen["ignore_eos"] = True
+    if request.logit_bias:
+        chosen["logit_bias"] = [
+            [token, bias if bias > FORBIDDEN_BIAS else False] for token, bias in request.logit_bias.items()
+        ]
     return chosen | {"cache_prompt": True, "stream": True, "return_progress": True}
 
 
@@ -215,6 +235,9 @@ def _completion_body(request: GenerateRequest) -> dict[str, Any]:
     prompt = list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt
     body = _sampling_fields(request) | {"prompt": prompt}
     body["n_predict"] = -1 if request.max_tokens is None else request.max_tokens
+    if request.logprobs is not None:
+        # 0 would turn them off.
+        body["n_probs"] = max(request.logprobs, 1)
     if request.json_schema is not None:
         body["json_schema"] = dict(request.json_schema)
     return body
@@ -242,6 +265,8 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
     body["stream_options"] = {"include_usage": True}
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
+    if request.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": max(request.logprobs, 1)}
     if request.json_schema is not None:
         schema = {"name": "answer", "schema": dict(request.json_schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -263,7 +288,8 @@ def _message(message: Message) -> dict[str, Any]:
 class _Reader:
     """Collects what the last chunk of an answer needs while the events pass. `last` is set once the answer ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, alternatives: int | None) -> None:
+        self._alternatives = alternatives
         self._started_s = time.monotonic()
         self._pieces = 0
         self._prompt = PromptProgress(0, 0)
@@ -278,12 +304,12 @@ class _Reader:
             delta = choice.get("delta") or {}
             if choice.get("finish_reason"):
                 self._finish = choice["finish_reason"]
-            for call in delta.get("tool_calls") or ():
-                self._collect_call(call)
+            calls = tuple(self._collect_call(call) for call in delta.get("tool_calls") or ())
             text, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
-            if text or reasoning:
+            logprobs = self._logprobs((choice.get("logprobs") or {}).get("content") or ())
+            if text or reasoning or logprobs or calls:
                 self._count()
-                yield Chunk(text=text, reasoning=reasoning)
+                yield Chunk(text=text, reasoning=reasoning, tool_deltas=calls, logprobs=logprobs)
         if event.get("usage"):
             usage = event["usage"]
             cached_tok = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
@@ -291,9 +317,10 @@ class _Reader:
 
     def completion(self, event: Mapping[str, Any]) -> Iterator[Chunk]:
         yield from self._progress(event)
-        if event.get("content"):
+        logprobs = self._logprobs(event.get("completion_probabilities") or ())
+        if event.get("content") or logprobs:
             self._count()
-            yield Chunk(text=event["content"])
+            yield Chunk(text=event.get("content", ""), logprobs=logprobs)
         if event.get("stop"):
             self._finish = "length" if event.get("stop_type") == "limit" else "stop"
             timings = event.get("timings") or {}
@@ -314,14 +341,24 @@ class _Reader:
         if self.ttft_s is None:
             self.ttft_s = time.monotonic() - self._started_s
 
-    def _collect_call(self, delta: Mapping[str, Any]) -> None:
-        if self.ttft_s is None:
-            self.ttft_s = time.monotonic() - self._started_s
-        call = self._calls.setdefault(int(delta.get("index", 0)), {"id": "", "name": "", "arguments": ""})
-        function = delta.get("function") or {}
-        call["id"] = delta.get("id") or call["id"]
-        call["name"] += function.get("name") or ""
-        call["arguments"] += function.get("arguments") or ""
+    def _logprobs(self, tokens: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
+        if self._alternatives is None:
+            return ()
+        return tuple(_token_logprob(token, self._alternatives) for token in tokens)
+
+    def _collect_call(self, delta: Mapping[str, Any]) -> ToolDelta:
+        index, function = int(delta.get("index", 0)), delta.get("function") or {}
+        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": ""})
+        piece = ToolDelta(
+            index=index,
+            id="" if call["id"] else delta.get("id") or "",
+            name=function.get("name") or "",
+            arguments=function.get("arguments") or "",
+        )
+        call["id"] += piece.id
+        call["name"] += piece.name
+        call["arguments"] += piece.arguments
+        return piece
 
     def _end(self, usage: Usage, event: Mapping[str, Any]) -> None:
         measured = event.get("timings") or {}
@@ -332,3 +369,13 @@ class _Reader:
         )
         calls = tuple(ToolCall(**self._calls[index]) for index in sorted(self._calls))
         self.last = Chunk(finish=self._finish, usage=usage, timings=timings, tool_calls=calls)
+
+
+def _token_logprob(token: Mapping[str, Any], alternatives: int) -> TokenLogprob:
+    others = (token.get("top_logprobs") or ())[:alternatives]
+    return TokenLogprob(
+        token=token["token"],
+        token_bytes=bytes(token["bytes"]),
+        logprob=float(token["logprob"]),
+        alternatives=tuple(_token_logprob(other, 0) for other in others),
+    )
