@@ -1,4 +1,4 @@
-"""One real `bendi serve` for all clients: a process of its own, on loopback, with models of which every answer is known.
+"""One real `bendi serve` for all clients: a process of its own, on loopback, with models whose answers are known.
 
 Runs in the environment of the clients (`scripts/test-clients`), which has no bendi in it.
 """

@@ -1,0 +1,140 @@
+"""Frames, pings, the order of errors and of endings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+
+import pytest
+
+from bendi.errors import EngineCrashed
+from bendi.server import sse
+from bendi.server.api_errors import ApiError
+
+
+async def numbers(count: int, closed: list[str], name: str = "numbers") -> AsyncGenerator[int, None]:
+    try:
+        for number in range(count):
+            await asyncio.sleep(0)
+            yield number
+    finally:
+        closed.append(name)
+
+
+async def forever(closed: list[str]) -> AsyncGenerator[bytes, None]:
+    try:
+        yield b"first"
+        await asyncio.sleep(1000)
+    finally:
+        closed.append("forever")
+
+
+def test_a_frame_is_one_line_of_json_and_survives_half_characters() -> None:
+    made = sse.frame({"text": "两行\n\ud800"}, "named").decode()
+    head, data, *rest = made.split("\n")
+    assert head == "event: named"
+    assert json.loads(data.removeprefix("data: "))["text"] == "两行\n?"
+    assert rest == ["", ""]
+
+
+def test_merging_keeps_the_order_of_each_source_and_closes_all() -> None:
+    async def collect() -> list[tuple[int, int] | None]:
+        return [item async for item in sse.merged([numbers(5, closed, "a"), numbers(3, closed, "b")])]
+
+    closed: list[str] = []
+    got = asyncio.run(collect())
+    assert [item for item in got if item and item[0] == 0] == [(0, n) for n in range(5)]
+    assert [item for item in got if item and item[0] == 1] == [(1, n) for n in range(3)]
+    assert sorted(closed) == ["a", "b"]
+
+
+def test_only_so_many_sources_run_at_once() -> None:
+    running, most = 0, 0
+
+    async def one() -> AsyncGenerator[int, None]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        yield 1
+        running -= 1
+
+    async def collect() -> int:
+        return len([item async for item in sse.merged([one() for _number in range(9)], at_once=2)])
+
+    assert asyncio.run(collect()) == 9
+    assert most == 2
+
+
+def test_the_first_error_ends_all_and_closing_closes_the_sources() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"one"
+        raise EngineCrashed("gone")
+
+    async def collect() -> None:
+        with pytest.raises(EngineCrashed):
+            async for _item in sse.merged([broken(), forever(closed)]):
+                pass
+        events = sse.merged([forever(closed)])
+        assert await anext(events) == (0, b"first")
+        await events.aclose()
+
+    closed: list[str] = []
+    asyncio.run(collect())
+    assert closed == ["forever", "forever"]
+
+
+def failed(error: ApiError) -> bytes:
+    return f"error {error.status}".encode()
+
+
+async def sent(frames: AsyncGenerator[bytes, None], until: int) -> list[bytes]:
+    """The bodies that a client gets before it goes away, after `until` of them."""
+    response = await sse.event_stream(frames, failed)
+    bodies: list[bytes] = []
+    gone = asyncio.Event()
+
+    async def send(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.body":
+            bodies.append(message["body"])  # type: ignore[arg-type]
+            if len(bodies) == until:
+                gone.set()
+
+    async def receive() -> dict[str, object]:
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)  # type: ignore[arg-type]
+    return bodies
+
+
+def test_errors_before_the_first_frame_are_raised_and_later_ones_sent() -> None:
+    async def at_once() -> AsyncGenerator[bytes, None]:
+        raise EngineCrashed("gone")
+        yield b""
+
+    async def later() -> AsyncGenerator[bytes, None]:
+        yield b"one"
+        raise EngineCrashed("gone")
+
+    with pytest.raises(EngineCrashed):
+        asyncio.run(sent(at_once(), 1))
+    assert asyncio.run(sent(later(), 9)) == [b"one", b"error 503", b""]
+
+
+def test_pings_while_there_is_nothing_to_say_and_the_source_closed_when_the_client_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse, "PING_S", 0.02)
+    closed: list[str] = []
+    assert asyncio.run(sent(forever(closed), 3))[:3] == [b"first", sse.PING, sse.PING]
+    assert closed == ["forever"]
+
+    async def slow() -> AsyncGenerator[bytes, None]:
+        await asyncio.sleep(0.05)
+        yield b"at last"
+
+    bodies = asyncio.run(sent(slow(), 99))
+    assert bodies[0] == sse.PING
+    assert b"at last" in bodies
