@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from bendi.advisor.advice import Advice
+from bendi.advisor.fit import FitRow
+from bendi.advisor.plans import ModelPlans
+
+SCHEMA = 1
 
 
 def plain(value: Any) -> Any:
@@ -22,3 +28,28 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
+
+
+def plans_record(plans: ModelPlans, advice: Advice) -> dict[str, Any]:
+    """The plans of a model: what `bendi plan --json` prints. Keys stay what they are."""
+    return {"schema": SCHEMA, **plain(plans), "machine": machine_record(advice)}
+
+
+def fit_record(rows: Sequence[FitRow], advice: Advice) -> dict[str, Any]:
+    """The ranked catalogue: what `bendi fit --json` prints."""
+    return {"schema": SCHEMA, "machine": machine_record(advice), "models": plain(tuple(rows))}
+
+
+def machine_record(advice: Advice) -> dict[str, Any]:
+    """What plans were made for."""
+    machine = advice.machine
+    return {
+        "here": advice.here,
+        "cpu": machine.cpu.model or machine.cpu.architecture,
+        "usable_cores": machine.cpu.usable_cores,
+        "usable_bytes": machine.memory.usable_bytes,
+        "gpus": [gpu.name for gpu in machine.gpus],
+        "build": advice.build,
+        "measured": advice.measured,
+        "measured_at": advice.calibration.measured_at if advice.measured else None,
+    }

@@ -1,4 +1,4 @@
-"""A session as a document: JSON with everything, or Markdown for reading."""
+"""Sessions and personas as documents: JSON with everything, or Markdown for reading."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from bendi.chat.personas import TEXTS, Persona
 from bendi.chat.sessions import Session, StoredMessage
 from bendi.i18n import _
 
@@ -23,7 +24,13 @@ def session_record(session: Session, messages: Sequence[StoredMessage] | None = 
     }
     if messages is None:
         return record | {"messages": session.messages}
-    return record | {"messages": [_message_record(stored) for stored in messages]}
+    return record | {"messages": [message_record(stored) for stored in messages]}
+
+
+def persona_record(persona: Persona) -> dict[str, Any]:
+    """JSON values; empty texts are null."""
+    texts = {name: getattr(persona, name) or None for name in TEXTS}
+    return {"name": persona.name, **texts, "parameters": dict(persona.values), "builtin": persona.builtin}
 
 
 def session_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
@@ -52,7 +59,8 @@ def session_markdown(session: Session, messages: Sequence[StoredMessage]) -> str
     return "\n".join(lines) + "\n"
 
 
-def _message_record(stored: StoredMessage) -> dict[str, Any]:
+def message_record(stored: StoredMessage) -> dict[str, Any]:
+    """JSON values of one message, as `session_record` has them."""
     message = stored.message
     record: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning:
@@ -64,6 +72,7 @@ def _message_record(stored: StoredMessage) -> dict[str, Any]:
     if message.tool_call_id:
         record["tool_call_id"] = message.tool_call_id
     return record | {
+        "position": stored.position,
         "kind": stored.kind,
         "state": stored.state,
         "superseded": stored.superseded,

@@ -7,19 +7,18 @@ import re
 from collections.abc import Sequence
 
 from bendi.advisor.advice import advice_for
-from bendi.advisor.data import plain
+from bendi.advisor.data import fit_record
 from bendi.advisor.fit import SORTS, USES, Filters, FitRow, fit
 from bendi.advisor.ranking import speed_for
 from bendi.cli import output
 from bendi.cli.arguments import check_above_zero
-from bendi.cli.plan import add_conditions, calibration_line, conditions_of, machine_json, machine_line
+from bendi.cli.plan import add_conditions, calibration_line, conditions_of, machine_line
 from bendi.cli.plan_text import Column, bar_legend, context_text, memory_bar, print_columns, rate_text, verdict_text
 from bendi.errors import OutOfMemory, UsageError
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.units import format_size, parse_size
 
-SCHEMA = 1
 _SHOWN = 15
 
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for note in advice.notes:
         output.say(note)
     if args.json:
-        output.json_data({"schema": SCHEMA, "machine": machine_json(advice), "models": plain(tuple(rows))})
+        output.json_data(fit_record(rows, advice))
         return 0 if rows else OutOfMemory.exit_code
     output.data(machine_line(advice))
     output.data("")

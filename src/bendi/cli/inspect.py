@@ -11,7 +11,7 @@ from bendi.formats import Anatomy, ModelInfo, RopeScaling
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.store import Store
-from bendi.store.inspecting import Inspection, InspectOptions, inspect_model
+from bendi.store.inspecting import Inspection, InspectOptions, inspect_model, inspection_record
 from bendi.units import format_size
 
 Fact = tuple[str, str]
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.template:
         output.data(inspection.info.chat_template or "")
     elif args.json:
-        output.json_data(as_json(inspection))
+        output.json_data(inspection_record(inspection))
     else:
         output.facts(facts_of(inspection))
     return 0
@@ -170,52 +170,3 @@ def _per_layer(value: int | tuple[int, ...]) -> str:
     if isinstance(value, int) or not value:
         return str(value or 0)
     return str(value[0]) if len(set(value)) == 1 else f"{min(value)}-{max(value)}"
-
-
-def as_json(inspection: Inspection) -> dict[str, object]:
-    """The facts as data; keys stay what they are."""
-    info, parts = inspection.info, inspection.anatomy
-    scaling = parts.rope_scaling
-    return {
-        "name": inspection.name,
-        "container": inspection.container,
-        "files": list(inspection.files),
-        "size_bytes": inspection.size_bytes,
-        "sha256": list(inspection.sha256),
-        "revision": inspection.revision or None,
-        "header_bytes": inspection.header_bytes,
-        "received_bytes": inspection.received_bytes,
-        "architecture": info.architecture,
-        "title": info.name,
-        "parameters": info.parameters,
-        "active_parameters": parts.active_parameters,
-        "quantization": info.quantization,
-        "file_type": info.file_type,
-        "bytes_by_type": dict(info.bytes_by_type),
-        "layers": info.block_count,
-        "layer_kinds": {kind: parts.count(kind) for kind in dict.fromkeys(parts.layers)},
-        "window_tok": parts.window_tok,
-        "shared_kv_layers": parts.shared_kv_layers,
-        "prediction_layers": parts.prediction_layers,
-        "latent_length": parts.latent_length,
-        "embedding_length": info.embedding_length,
-        "head_count": info.head_count,
-        "head_count_kv": info.head_count_kv,
-        "key_length": info.key_length,
-        "value_length": info.value_length,
-        "window_key_length": parts.window_key_length or info.key_length,
-        "experts": info.expert_count,
-        "experts_used": info.expert_used_count,
-        "experts_shared": parts.experts_shared,
-        "context_length": info.context_length,
-        "rope_scaling": scaling.kind if scaling else None,
-        "rope_scaling_factor": scaling.factor if scaling and math.isfinite(scaling.factor or 0) else None,
-        "original_context_tok": scaling.original_context_tok if scaling else None,
-        "vocab_size": info.vocab_size,
-        "tied_embeddings": parts.tied_embeddings,
-        "tokenizer": info.tokenizer_model,
-        "chat_template_sha256": info.chat_template_sha256,
-        "licence": info.licence,
-        "languages": list(info.languages),
-        "notes": list(inspection.notes),
-    }

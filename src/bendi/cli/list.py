@@ -8,8 +8,8 @@ from bendi.cli import output
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.store import LocalModel, Store
+from bendi.store.export import catalogue_records, model_record
 from bendi.store.journal import arrived_bytes
-from bendi.store.names import AliasName, format_name
 from bendi.units import format_size
 
 
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     wanted = args.text.casefold()
     models = [model for model in (*store.models(), store.resolve("demo")) if wanted in model.name.casefold()]
     if args.json:
-        output.json_data([_as_json(model) for model in models])
+        output.json_data([model_record(model) for model in models])
         return 0
     columns = [_("NAME"), _("SIZE"), _("QUANTIZATION"), _("FROM")] + ([_("PATH")] if args.paths else [])
     rows = [
@@ -65,28 +65,11 @@ def _origin(model: LocalModel) -> str:
     return origin if model.complete else _("{origin}, incomplete").format(origin=origin)
 
 
-def _as_json(model: LocalModel) -> dict[str, object]:
-    return {
-        "name": model.name,
-        "path": str(model.path),
-        "parts": [str(path) for path in model.parts],
-        "size_bytes": model.size_bytes,
-        "quantization": model.label,
-        "origin": model.origin,
-        "owned": model.owned,
-        "complete": model.complete,
-    }
-
-
 def _catalogue(store: Store, args: argparse.Namespace) -> int:
-    rows = []
-    for alias in store.catalogue.names():
-        if args.text.casefold() not in alias or alias == "demo":
-            continue
-        targets = store.catalogue.targets(AliasName(alias))
-        rows.append((alias, [format_name(target) for target in targets]))
+    records = catalogue_records(store.catalogue, args.text)
     if args.json:
-        output.json_data([{"name": alias, "sources": sources} for alias, sources in rows])
+        output.json_data(records)
         return 0
-    output.table((_("NAME"), _("SOURCES")), [(alias, "  ".join(sources)) for alias, sources in rows])
+    rows = [(str(record["name"]), "  ".join(record["sources"])) for record in records]
+    output.table((_("NAME"), _("SOURCES")), rows)
     return 0

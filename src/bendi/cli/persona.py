@@ -6,9 +6,9 @@ import argparse
 import shlex
 import subprocess
 import sys
-from typing import Any
 
-from bendi.chat.personas import TEXTS, Persona, PersonaBook, check_name
+from bendi.chat.export import persona_record
+from bendi.chat.personas import Persona, PersonaBook, check_name
 from bendi.chat.personas_edit import save_persona
 from bendi.cli import output
 from bendi.cli.answers import printable
@@ -47,15 +47,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _record(persona: Persona) -> dict[str, Any]:
-    texts = {name: getattr(persona, name) or None for name in TEXTS}
-    return {"name": persona.name, **texts, "parameters": dict(persona.values), "builtin": persona.builtin}
-
-
 def _list(args: argparse.Namespace, book: PersonaBook) -> None:
     personas = list(book.all().values())
     if args.json:
-        output.json_data([_record(persona) for persona in personas])
+        output.json_data([persona_record(persona) for persona in personas])
         return
     rows = [
         [printable(text) for text in (persona.name, persona.model or "-", persona.description)] for persona in personas
@@ -66,9 +61,9 @@ def _list(args: argparse.Namespace, book: PersonaBook) -> None:
 def _show(args: argparse.Namespace, book: PersonaBook) -> None:
     persona = book.get(args.name)
     if args.json:
-        output.json_data(_record(persona))
+        output.json_data(persona_record(persona))
         return
-    for name, value in _record(persona).items():
+    for name, value in persona_record(persona).items():
         if name == "parameters":
             for key, number in persona.values.items():
                 output.data(f"{key}: {number}")

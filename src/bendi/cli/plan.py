@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 from bendi.advisor.advice import Advice, advice_for
-from bendi.advisor.data import plain
+from bendi.advisor.data import SCHEMA, plain, plans_record
 from bendi.advisor.plans import ModelPlans, Offer, PlanRequest, plans_of
 from bendi.advisor.ranking import speed_for
 from bendi.cli import output
@@ -39,7 +38,6 @@ from bendi.store.names import typed
 from bendi.units import format_duration, format_size
 
 KV_TYPES = ("f16", "q8_0", "q4_0")
-SCHEMA = 1
 _WIDTH = 100
 
 
@@ -90,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     for note in (*advice.notes, *plans.notes):
         output.say(note)
     if args.json:
-        output.json_data(as_json(plans, advice))
+        output.json_data(plans_record(plans, advice))
     elif args.command:
         _print_commands(plans)
     else:
@@ -144,30 +142,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(_("--history tells what happened on this machine: it goes with --json only."))
     if args.model is None and not args.history:
         raise UsageError(_("Which model?"), hint=_("bendi fit shows what this machine can run; bendi plan MODEL one."))
-
-
-def as_json(plans: ModelPlans, advice: Advice) -> dict[str, Any]:
-    """Plans as data; keys stay what they are."""
-    return {
-        "schema": SCHEMA,
-        **plain(plans),
-        "machine": machine_json(advice),
-    }
-
-
-def machine_json(advice: Advice) -> dict[str, Any]:
-    """What plans were made for, as data."""
-    machine = advice.machine
-    return {
-        "here": advice.here,
-        "cpu": machine.cpu.model or machine.cpu.architecture,
-        "usable_cores": machine.cpu.usable_cores,
-        "usable_bytes": machine.memory.usable_bytes,
-        "gpus": [gpu.name for gpu in machine.gpus],
-        "build": advice.build,
-        "measured": advice.measured,
-        "measured_at": advice.calibration.measured_at if advice.measured else None,
-    }
 
 
 def _print_commands(plans: ModelPlans) -> None:

@@ -12,7 +12,7 @@ from bendi.settings import load_settings
 from bendi.store import Store
 from bendi.store.names import AliasName, RepoName, format_name, parse_name, typed
 from bendi.store.progress import Progress
-from bendi.store.pull import PullEvents, PullResult, pull, remote_names
+from bendi.store.pull import PullEvents, PullResult, pull, pull_record, remote_names
 from bendi.store.remote import canonical
 from bendi.store.sources import list_remote, open_transport
 from bendi.store.transport import DownloadOptions
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             output.say(_("What has arrived is kept. To continue: {command}").format(command=again))
             raise
     if args.json:
-        output.json_data([_as_json(result) for result in results])
+        output.json_data([pull_record(result) for result in results])
     else:
         for result in results:
             output.data(str(result.model.path))
@@ -88,19 +88,6 @@ def _pull(store: Store, text: str, args: argparse.Namespace) -> PullResult:
             )
         )
     return result
-
-
-def _as_json(result: PullResult) -> dict[str, object]:
-    model = result.model
-    return {
-        "name": model.name,
-        "status": result.status,
-        "path": str(model.path),
-        "parts": [str(path) for path in model.parts],
-        "size_bytes": model.size_bytes,
-        "sha256": list(model.sha256),
-        "revision": result.remote.revision if result.remote else None,
-    }
 
 
 def _list(store: Store, args: argparse.Namespace) -> int:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from bendi.cli import output
-from bendi.cli.inspect import Fact, as_json, facts_of
+from bendi.cli.inspect import Fact, facts_of
 from bendi.i18n import _
 from bendi.settings import load_settings
 from bendi.store import LocalModel, Store
-from bendi.store.inspecting import inspect_local
+from bendi.store.inspecting import inspect_local, inspection_record
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.template:
         output.data(inspection.info.chat_template or "")
     elif args.json:
-        output.json_data(as_json(inspection) | _record_json(model))
+        output.json_data(inspection_record(inspection) | _record_json(model))
     else:
         output.facts([*facts_of(inspection), *_record(model)])
     return 0

@@ -111,6 +111,20 @@ def remote_names(store: Store, text: str, source: Literal["hf", "ms"] | None = N
     return chosen
 
 
+def pull_record(result: PullResult) -> dict[str, object]:
+    """What a pull has brought or found, as JSON values: what `bendi pull --json` prints."""
+    model = result.model
+    return {
+        "name": model.name,
+        "status": result.status,
+        "path": str(model.path),
+        "parts": [str(path) for path in model.parts],
+        "size_bytes": model.size_bytes,
+        "sha256": list(model.sha256),
+        "revision": result.remote.revision if result.remote else None,
+    }
+
+
 def _resolve_first(
     store: Store, names: Sequence[RemoteName], options: DownloadOptions, events: PullEvents
 ) -> RemoteModel:
