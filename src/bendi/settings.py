@@ -18,7 +18,7 @@ import platformdirs
 
 from bendi.errors import ConfigError
 from bendi.i18n import _
-from bendi.units import GIB, parse_size
+from bendi.units import GIB, MIB, parse_duration, parse_size
 
 ENVIRONMENT = {
     "models_dirs": "BENDI_MODELS",
@@ -41,8 +41,23 @@ ENVIRONMENT = {
     "ollama_registry": "BENDI_OLLAMA_REGISTRY",
     "ollama_models_dir": "OLLAMA_MODELS",
     "lmstudio_models_dir": "BENDI_LMSTUDIO_MODELS",
+    "serve_host": "BENDI_SERVE_HOST",
+    "serve_port": "BENDI_SERVE_PORT",
+    "serve_names": "BENDI_SERVE_NAMES",
+    "serve_origins": "BENDI_SERVE_ORIGINS",
+    "serve_keep_alive_s": "BENDI_SERVE_KEEP_ALIVE",
+    "serve_drain_s": "BENDI_SERVE_DRAIN",
+    "serve_body_bytes": "BENDI_SERVE_BODY",
+    "serve_requests_per_minute": "BENDI_SERVE_REQUESTS_PER_MINUTE",
+    "serve_log": "BENDI_SERVE_LOG",
+    "serve_log_prompts": "BENDI_SERVE_LOG_PROMPTS",
 }
 PATH_LISTS = ("models_dirs",)
+TEXT_LISTS = ("serve_names", "serve_origins")
+SWITCHES = ("offline", "serve_log_prompts")
+NUMBERS = {"threads": 2**31, "context_tok": 2**31, "serve_requests_per_minute": 2**31, "serve_port": 65535}
+"""The largest value of each; the smallest is 1."""
+LOGS = ("auto", "json", "text", "none")
 
 
 def _data(*parts: str) -> Path:
@@ -83,6 +98,26 @@ class Settings:
     ollama_registry: str = "https://registry.ollama.ai"
     ollama_models_dir: Path = Path("~/.ollama/models")
     lmstudio_models_dir: Path = Path("~/.lmstudio/models")
+    serve_host: str = "127.0.0.1"
+    """The address at which `bendi serve` listens; any but this machine's own needs a key and TLS."""
+    serve_port: int = 23634
+    """"bendi" on the keys of a telephone. Below the ports that systems give away, and used by no other model server."""
+    serve_names: tuple[str, ...] = ()
+    """Further names under which clients reach the server, such as that of a container (several: comma between)."""
+    serve_origins: tuple[str, ...] = ()
+    """Web pages of elsewhere that may use the server, such as `https://chat.example.org`."""
+    serve_keep_alive_s: float = 300.0
+    """How long a model stays loaded after its last request (`5m`, `1h`, `0`, `never` for as long as there is room)."""
+    serve_drain_s: float = 30.0
+    """How long a server that shall end waits for answers."""
+    serve_body_bytes: int = 32 * MIB
+    """The largest request."""
+    serve_requests_per_minute: int | None = None
+    """Of each key that has no limit of its own; None: any number."""
+    serve_log: str = "auto"
+    """How requests are logged on standard error, one of LOGS; `auto`: `text` on a terminal, else `json`."""
+    serve_log_prompts: bool = False
+    """True: the log also has what clients send."""
 
     @property
     def config_file(self) -> Path:
@@ -180,15 +215,24 @@ def _convert(name: str, raw: object, where: str) -> object:
             return tuple(Path(part) for part in parts)
         if name.endswith("_dir"):
             return Path(_text(raw))
-        if name == "offline":
+        if name in TEXT_LISTS:
+            texts = raw.split(",") if isinstance(raw, str) else raw
+            if not isinstance(texts, list):
+                raise ValueError
+            return tuple(text for part in texts if (text := _text(part).strip()))
+        if name in SWITCHES:
             return raw if isinstance(raw, bool) else _flag(_text(raw))
         if name.endswith("_bytes"):
             return raw if isinstance(raw, int) and not isinstance(raw, bool) else parse_size(_text(raw))
-        if name in ("threads", "context_tok"):
+        if name in NUMBERS:
             number = int(raw) if isinstance(raw, (int, str)) and not isinstance(raw, bool) else 0
-            if number < 1:
+            if not 1 <= number <= NUMBERS[name]:
                 raise ValueError
             return number
+        if name.endswith("_s"):
+            return parse_duration(raw) if isinstance(raw, str) else _seconds(raw)
+        if name == "serve_log" and raw not in LOGS:
+            raise ValueError
         return _text(raw).rstrip("/") if name.endswith(("_endpoint", "_registry")) else _text(raw)
     except ValueError as error:
         raise ConfigError(
@@ -201,6 +245,12 @@ def _text(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError
     return raw
+
+
+def _seconds(raw: object) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not raw >= 0:
+        raise ValueError
+    return float(raw)
 
 
 def _flag(text: str) -> bool:
@@ -217,6 +267,6 @@ def _expanded(settings: Settings) -> Settings:
         value = getattr(settings, field.name)
         if isinstance(value, Path):
             changes[field.name] = value.expanduser()
-        elif isinstance(value, tuple):
+        elif field.name in PATH_LISTS:
             changes[field.name] = tuple(path.expanduser() for path in value)
     return Settings(**{field.name: getattr(settings, field.name) for field in fields(settings)} | changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 KIB = 1024
@@ -9,6 +10,8 @@ MIB = 1024**2
 GIB = 1024**3
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -23,6 +26,25 @@ def parse_size(text: str) -> int:
     number, prefix, binary, byte = match.groups()
     base = 1000 if byte and not binary and prefix else 1024
     return int(float(number) * base ** _POWER[prefix.lower()])
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `"90"`, `"5m"`, `"1h30m"`, `"500ms"`; infinity from `"never"` and from anything below zero, as
+    Ollama's clients say that a model shall stay.
+
+    Raises ValueError when the text is no duration.
+    """
+    text = text.strip().lower()
+    if text == "never":
+        return math.inf
+    negative, text = text.startswith("-"), text.removeprefix("-")
+    if re.fullmatch(r"\d+(?:\.\d+)?", text):
+        seconds = float(text)
+    elif text and re.fullmatch(f"(?:{_DURATION.pattern})+", text):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    else:
+        raise ValueError(text)
+    return math.inf if negative else seconds
 
 
 def format_size(size_bytes: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from bendi.chat.personas import PersonaBook
 from bendi.chat.sessions import SessionStore
@@ -14,6 +15,13 @@ from bendi.server.pulls import Pulls
 from bendi.server.stored_answers import StoredAnswers
 from bendi.settings import Settings
 from bendi.store import Store
+
+
+@dataclass
+class Phase:
+    """What the server is doing: `starting` while it loads the models it was told to, `draining` once it shall end."""
+
+    now: Literal["starting", "ready", "draining"] = "ready"
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class Services:
     keys: KeyRing
     metrics: Metrics
     stored: StoredAnswers
+    phase: Phase = field(default_factory=Phase)
     pulls: Pulls = field(default_factory=Pulls)
     talking: set[str] = field(default_factory=set)
 

@@ -1,0 +1,78 @@
+"""A real server on loopback for tests: uvicorn in a thread, everything behind it real."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import uvicorn
+
+from bendi.server.app import ALL, create_app
+from bendi.server.endpoint import Endpoint
+from bendi.server.keys import KeyRing
+from bendi.server.metrics import Metrics
+from bendi.server.policy import Policy
+from bendi.server.pool import ModelPool
+from bendi.server.services import Services
+from bendi.server.stored_answers import StoredAnswers
+from bendi.settings import Settings
+from bendi.store import Store
+
+
+def make_services(settings: Settings) -> Services:
+    store = Store(settings)
+    return Services(
+        settings=settings,
+        store=store,
+        pool=ModelPool(settings, store),
+        keys=KeyRing(settings.state_dir / "keys.json"),
+        metrics=Metrics(),
+        stored=StoredAnswers(settings.state_dir / "responses.sqlite3"),
+    )
+
+
+class LiveServer:
+    """`url`: where it listens. `log`: what it has logged. `client`: an HTTP client for it, closed with it."""
+
+    def __init__(self, settings: Settings, policy: Policy | None = None, endpoints: tuple[Endpoint, ...] = ALL) -> None:
+        self.services = make_services(settings)
+        self.log: list[Mapping[str, Any]] = []
+        app = create_app(self.services, policy or Policy(), self.log.append, endpoints)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        options: dict[str, Any] = {"log_config": None, "lifespan": "off", "ws": "none", "access_log": False}
+        self._server = uvicorn.Server(uvicorn.Config(app, **options))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def _serve(self) -> None:
+        async def main() -> None:
+            try:
+                await self._server.serve([self._socket])
+            finally:
+                with contextlib.suppress(NotImplementedError):  # until the pool is there
+                    await self.services.pool.close(0.0)
+
+        asyncio.run(main())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive()
+            self._thread.join(0.005)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        self._server.should_exit = True
+        self._thread.join(30)
+        assert not self._thread.is_alive()
