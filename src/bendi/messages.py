@@ -54,7 +54,8 @@ class GenerateRequest:
     `json_schema`: constrains the answer to that schema. `tools`: OpenAI function descriptions.
     `logprobs`: how many alternatives to tell of each token, 0 for the chosen token only; None for no log-probabilities.
     `logit_bias`: by token number, added to its logit before sampling; -100 or less forbids a token.
-    `template_options`: passed to the chat template (`enable_thinking` and the like).
+    `template_options`: passed to the chat template (`enable_thinking` and the like). `parallel_tool_calls`: whether one
+    answer may call several tools; None leaves it to the model.
     """
 
     messages: tuple[Message, ...] = ()
@@ -69,6 +70,7 @@ class GenerateRequest:
     template_options: Mapping[str, Any] = field(default_factory=dict)
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    parallel_tool_calls: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Chunk:
     `tool_deltas`: calls as they come; `tool_calls`: the same calls, complete, delivered with the last chunk.
     `logprobs`: of the tokens that this piece ends with. Tokens that are a part of a character or that the chat format
     swallows have none. `progress`: chunks before the first text may carry only this.
+    `stopped_by`, of the last chunk: the one of `GenerateRequest.stop` that ended the answer, empty where none did.
     """
 
     text: str = ""
@@ -150,6 +153,7 @@ class Chunk:
     progress: PromptProgress | None = None
     tool_deltas: tuple[ToolDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    stopped_by: str = ""
 
 
 class Cancellation:

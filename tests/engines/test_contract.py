@@ -120,6 +120,7 @@ def test_stop_string_ends_the_text_before_it(engine: Engine) -> None:
     assert whole.startswith(text)
     assert word not in text
     assert last.finish == "stop"
+    assert last.stopped_by == word
 
 
 def test_greedy_is_repeatable(engine: Engine) -> None:

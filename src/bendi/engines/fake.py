@@ -82,7 +82,7 @@ class FakeEngine:
         calls = _tool_calls(request)
         reasoning = "Let me think." if request.template_options.get("enable_thinking") else ""
         answer = "" if calls else self._answer(request)
-        text = _cut_at_stop(answer, request.stop)
+        text, stopped_by = _cut_at_stop(answer, request.stop)
         pieces = [(piece, True) for piece in _TOKEN.findall(reasoning)] + [(t, False) for t in _TOKEN.findall(text)]
         sent_tok, ttft_s = 0, None
         finish: FinishReason = "tool_calls" if calls else "stop"
@@ -104,6 +104,7 @@ class FakeEngine:
         yield Chunk(
             finish=finish,
             tool_calls=calls,
+            stopped_by=stopped_by if finish == "stop" else "",
             usage=Usage(prompt_tok, sent_tok),
             timings=Timings(ttft_s=ttft_s, pp_tok_s=prompt_tok / elapsed_s, tg_tok_s=sent_tok / elapsed_s or None),
         )
@@ -166,9 +167,11 @@ def _wait(delay_s: float, cancel: Cancellation | None) -> bool:
     return bool(cancel and cancel.cancelled)
 
 
-def _cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    ends = [at for word in stop if word and (at := text.find(word)) >= 0]
-    return text[: min(ends)] if ends else text
+def _cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, str]:
+    """What comes before the first stop string, and that string."""
+    found = [(at, word) for word in stop if word and (at := text.find(word)) >= 0]
+    at, word = min(found, default=(len(text), ""))
+    return text[:at], word
 
 
 def _tool_calls(request: GenerateRequest) -> tuple[ToolCall, ...]:

@@ -255,6 +255,8 @@ def _chat_fields(messages: Sequence[Message], request: GenerateRequest) -> dict[
         body["tools"] = tools
         if choice is not None:
             body["tool_choice"] = choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
     if request.template_options:
         body["chat_template_kwargs"] = dict(request.template_options)
     return body
@@ -263,6 +265,8 @@ def _chat_fields(messages: Sequence[Message], request: GenerateRequest) -> dict[
 def _chat_body(request: GenerateRequest) -> dict[str, Any]:
     body = _chat_fields(request.messages, request) | _sampling_fields(request)
     body["stream_options"] = {"include_usage": True}
+    if request.stop:
+        body["verbose"] = True  # the last event then says which of them ended the answer
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
     if request.logprobs is not None:
@@ -295,6 +299,7 @@ class _Reader:
         self._prompt = PromptProgress(0, 0)
         self._calls: dict[int, dict[str, str]] = {}
         self._finish: FinishReason = "stop"
+        self._stopped_by = ""
         self.ttft_s: float | None = None
         self.last: Chunk | None = None
 
@@ -304,6 +309,7 @@ class _Reader:
             delta = choice.get("delta") or {}
             if choice.get("finish_reason"):
                 self._finish = choice["finish_reason"]
+                self._stopped_by = str((event.get("__verbose") or {}).get("stopping_word") or "")
             calls = tuple(self._collect_call(call) for call in delta.get("tool_calls") or ())
             text, reasoning = delta.get("content") or "", delta.get("reasoning_content") or ""
             logprobs = self._logprobs((choice.get("logprobs") or {}).get("content") or ())
@@ -323,6 +329,7 @@ class _Reader:
             yield Chunk(text=event.get("content", ""), logprobs=logprobs)
         if event.get("stop"):
             self._finish = "length" if event.get("stop_type") == "limit" else "stop"
+            self._stopped_by = str(event.get("stopping_word") or "")
             timings = event.get("timings") or {}
             self._end(Usage(event["tokens_evaluated"], event["tokens_predicted"], timings.get("cache_n", 0)), event)
 
@@ -368,7 +375,9 @@ class _Reader:
             tg_tok_s=measured.get("predicted_per_second") if measured.get("predicted_n", 0) > 1 else None,
         )
         calls = tuple(ToolCall(**self._calls[index]) for index in sorted(self._calls))
-        self.last = Chunk(finish=self._finish, usage=usage, timings=timings, tool_calls=calls)
+        self.last = Chunk(
+            finish=self._finish, usage=usage, timings=timings, tool_calls=calls, stopped_by=self._stopped_by
+        )
 
 
 def _token_logprob(token: Mapping[str, Any], alternatives: int) -> TokenLogprob:
