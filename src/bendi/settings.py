@@ -132,6 +132,16 @@ class Settings:
         return self.state_dir / "bendi.sqlite3"
 
     @property
+    def keys_file(self) -> Path:
+        """Hashes of the keys to the server."""
+        return self.state_dir / "keys.json"
+
+    @property
+    def responses_file(self) -> Path:
+        """Answers that clients of the server asked it to keep."""
+        return self.state_dir / "responses.sqlite3"
+
+    @property
     def kept_states_dir(self) -> Path:
         """What engines have computed of conversations; may be deleted at any time."""
         return self.cache_dir / "conversations"

@@ -15,26 +15,9 @@ import uvicorn
 
 from bendi.server.app import ALL, create_app
 from bendi.server.endpoint import Endpoint
-from bendi.server.keys import KeyRing
-from bendi.server.metrics import Metrics
 from bendi.server.policy import Policy
-from bendi.server.pool import ModelPool
-from bendi.server.services import Services
-from bendi.server.stored_answers import StoredAnswers
+from bendi.server.serving import make_services
 from bendi.settings import Settings
-from bendi.store import Store
-
-
-def make_services(settings: Settings) -> Services:
-    store = Store(settings)
-    return Services(
-        settings=settings,
-        store=store,
-        pool=ModelPool(settings, store),
-        keys=KeyRing(settings.state_dir / "keys.json"),
-        metrics=Metrics(),
-        stored=StoredAnswers(settings.state_dir / "responses.sqlite3"),
-    )
 
 
 class LiveServer:

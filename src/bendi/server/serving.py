@@ -1,0 +1,262 @@
+"""`bendi serve` without its command line: from the settings to a server that runs, and from a signal to its end.
+
+Ending: the first SIGTERM or Ctrl-C lets answers finish, for as long as the settings say; a second one ends at once.
+Workers never outlive the server, however it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import signal
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+
+from bendi.errors import ConfigError
+from bendi.i18n import _
+from bendi.server.app import create_app
+from bendi.server.keys import KeyRing
+from bendi.server.listening import Place, check_place, open_sockets
+from bendi.server.metrics import Metrics
+from bendi.server.middleware import Log
+from bendi.server.policy import policy_for
+from bendi.server.pool import ModelPool, Wish
+from bendi.server.services import Services
+from bendi.server.stored_answers import StoredAnswers
+from bendi.settings import Settings
+from bendi.store import Store
+
+EXIT_FORCED = 130
+_SAVE_KEYS_EVERY_S = 300.0
+_HARD_END_S = 5.0
+_HEAD_BYTES = 64 * 1024
+_WISHED_FILES = 65536
+_QUIET_KEEP_ALIVE_S = 75
+
+
+@dataclass(frozen=True)
+class Start:
+    """`models`: loaded before anybody may ask, and kept. `on_ready` gets the address, such as `http://127.0.0.1:23634`."""
+
+    place: Place
+    models: tuple[str, ...]
+    on_ready: Callable[[str], None]
+    log: Log
+
+
+def serve(settings: Settings, start: Start) -> int:
+    """Serves until a signal comes. Returns the exit code: 0 when every answer could finish, or was given its time.
+
+    Raises UsageError and ConfigError before anything is opened to others; NotFoundError, OutOfMemory and EngineError
+    when a model of `start` cannot be loaded.
+    """
+    keys = KeyRing(settings.keys_file)
+    check_place(start.place, keys)
+    _allow_many_connections()
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(listener) for listener in open_sockets(start.place)]
+        services = make_services(settings, keys)
+        stack.callback(services.close)
+        stack.enter_context(_logging_to(start.log))
+        return asyncio.run(_Run(services, start, sockets).until_told())
+
+
+def make_services(settings: Settings, keys: KeyRing | None = None) -> Services:
+    """What handlers use, for one server."""
+    store = Store(settings)
+    return Services(
+        settings=settings,
+        store=store,
+        pool=ModelPool(settings, store),
+        keys=keys or KeyRing(settings.keys_file),
+        metrics=Metrics(),
+        stored=StoredAnswers(settings.responses_file),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which leaves signals to us: it would end the process with the signal's own code."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class _Run:
+    """One life of a server."""
+
+    services: Services
+    start: Start
+    sockets: list[socket.socket]
+    _signals: int = 0
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def until_told(self) -> int:
+        services = self.services
+        services.phase.now = "starting"
+        server = self._server()
+        main = asyncio.current_task()
+        assert main
+        with _signals_to(lambda: self._on_signal(server, main)):
+            serving = asyncio.create_task(server.serve(self.sockets))
+            keeping = asyncio.create_task(self._keep_uses())
+            try:
+                await self._load_models()
+                await serving
+                return 0
+            except asyncio.CancelledError:
+                if self._signals < 2:
+                    raise
+                return EXIT_FORCED
+            finally:
+                keeping.cancel()
+                server.should_exit = True
+                await services.pool.close(0.0)
+                services.keys.save_used()
+                self.start.log({"event": "ended"})
+
+    def _server(self) -> _Server:
+        place = self.start.place
+        policy = policy_for(self.services.settings, place.host)
+        app = create_app(self.services, policy, self.start.log)
+        config = uvicorn.Config(
+            app,
+            log_config=None, access_log=False, server_header=False,
+            lifespan="off", ws="none", http="h11",
+            # Nobody may say in a header from where a request came.
+            proxy_headers=False,
+            h11_max_incomplete_event_size=_HEAD_BYTES,
+            timeout_keep_alive=_QUIET_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=math.ceil(self.services.settings.serve_drain_s),
+            ssl_certfile=place.tls_cert, ssl_keyfile=place.tls_key,
+        )  # fmt: skip
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                _("TLS cannot be used with {cert} and {key}: {error}").format(
+                    cert=place.tls_cert, key=place.tls_key, error=error
+                ),
+                hint=_("Both must be PEM files, the key without a password and belonging to the certificate."),
+            ) from error
+        return _Server(config)
+
+    async def _load_models(self) -> None:
+        """Then the server is ready, unless it was told to end meanwhile."""
+        loading = asyncio.create_task(self._pin_models())
+        told = asyncio.create_task(self._told.wait())
+        try:
+            await asyncio.wait({loading, told}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                await loading
+        finally:
+            told.cancel()
+            loading.cancel()
+        if not self._told.is_set():
+            self.services.phase.now = "ready"
+            address = self.sockets[0].getsockname()
+            name = self._shown_name()
+            url = f"{self.start.place.scheme}://{name}:{address[1]}"
+            self.start.log({"event": "ready", "url": url})
+            self.start.on_ready(url)
+
+    async def _pin_models(self) -> None:
+        for name in self.start.models:
+            async with self.services.pool.lease(Wish(name, keep_alive_s=math.inf)) as lease:
+                self.services.pool.pin(lease.model, True)
+
+    def _shown_name(self) -> str:
+        host = self.start.place.host
+        if host in ("0.0.0.0", "::"):
+            return socket.gethostname()
+        return f"[{host}]" if ":" in host else host
+
+    def _on_signal(self, server: _Server, main: asyncio.Task[Any]) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self.services.phase.now = "draining"
+            self.start.log({"event": "draining", "for_s": self.services.settings.serve_drain_s})
+            self._told.set()
+            server.should_exit = True
+        elif self._signals == 2:
+            # Should anything hold the end up, the process goes, and the kernel ends the workers with it.
+            timer = threading.Timer(_HARD_END_S, os._exit, (EXIT_FORCED,))
+            timer.daemon = True
+            timer.start()
+            main.cancel()
+
+    async def _keep_uses(self) -> None:
+        while True:
+            await asyncio.sleep(_SAVE_KEYS_EVERY_S)
+            await asyncio.to_thread(self.services.keys.save_used)
+
+
+@contextlib.contextmanager
+def _signals_to(on_signal: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        previous[number] = signal.getsignal(number)
+        if sys.platform == "win32":
+            signal.signal(number, lambda *_args: loop.call_soon_threadsafe(on_signal))
+        else:
+            loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _logging_to(log: Log) -> Iterator[None]:
+    """What uvicorn and asyncio have to say goes where everything goes, without texts of exceptions."""
+    handler = _Forward(log)
+    loggers = [logging.getLogger(name) for name in ("uvicorn", "asyncio")]
+    before = [(logger.handlers, logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        said = record.getMessage().splitlines()[:1]
+        self._log({"event": "server", "level": record.levelname.lower(), "said": said, "kind": kind})
+
+
+def _allow_many_connections() -> None:
+    """A stream needs two files, and many systems begin with 1024."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wished = _WISHED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WISHED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wished:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wished, hard))
