@@ -99,8 +99,8 @@ class _Run:
     services: Services
     start: Start
     sockets: list[socket.socket]
-    _signals: int = 0
-    _told: asyncio.Event = field(default_factory=asyncio.Event)
+    _signals: int = field(default=0, init=False)
+    _told: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def until_told(self) -> int:
         services = self.services
