@@ -243,9 +243,9 @@ def test_neither_log_nor_measurements_hold_a_word(
         engine.count_tokens((Message("user", SECRET),))
         engine.tokenize(SECRET)
         assert answered >= 6
-        assert engine._worker.log.count("print_timing") > 6
-        assert SECRET not in engine._worker.log
-        assert engine._address.key not in engine._worker.log
+        assert engine.worker.log.count("print_timing") > 6
+        assert SECRET not in engine.worker.log
+        assert engine._address.key not in engine.worker.log
     for file in settings.state_dir.iterdir():
         assert SECRET.encode() not in file.read_bytes()
 
@@ -255,7 +255,7 @@ def test_embeddings_leave_no_word_in_the_log(demo_model: Path) -> None:
         engine.embed([SECRET, "other"])
         with suppress(BendiError):
             engine.embed([SECRET * 3000])
-        assert SECRET not in engine._worker.log
+        assert SECRET not in engine.worker.log
 
 
 def test_nothing_of_an_unsaved_conversation_is_kept(settings: Settings) -> None:

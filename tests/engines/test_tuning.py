@@ -366,7 +366,7 @@ def setup_of(load: LoadRequest, settings: Settings) -> tuple[int, int, str]:
     notices: list[str] = []
     with closing(open_recorded_engine(load, settings, name="demo", on_notice=notices.append)) as engine:
         assert isinstance(engine, LlamaServerEngine)
-        config = engine._worker._config
+        config = engine.worker._config
         return engine.prepared.setup.n_ubatch, config.threads, " ".join(notices)
 
 

@@ -37,14 +37,14 @@ FORBIDDEN_BIAS = -100.0
 class LlamaServerEngine:
     """Engine, Tokenizer and (when loaded for it) Embedder and StatefulEngine over a worker that is ready.
 
-    `prepared`: what it was loaded from. `observer`: who is told of its answers, if anybody.
+    `prepared`: what it was loaded from. `worker`: its process. `observer`: who is told of its answers, if anybody.
     """
 
     def __init__(self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], prepared: Prepared) -> None:
         assert worker.address
         self.prepared = prepared
         self.observer: Observer | None = None
-        self._worker = worker
+        self.worker = worker
         self._address = worker.address
         self._closed = False
         properties = self._call("/props")
@@ -96,7 +96,7 @@ class LlamaServerEngine:
         elif reader.last is not None:
             yield reader.last
         else:
-            raise self._worker.death()
+            raise self.worker.death()
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         body = {"content": text, "add_special": False, "parse_special": special}
@@ -145,7 +145,7 @@ class LlamaServerEngine:
 
     def close(self) -> None:
         self._closed = True
-        self._worker.close()
+        self.worker.close()
         if self.observer:
             self.observer.close()
 
@@ -175,7 +175,7 @@ class LlamaServerEngine:
         if isinstance(error, WorkerGone):
             if self._closed:
                 raise EngineCrashed(_("The model was unloaded."), hint=_("Load it again.")) from error
-            raise self._worker.death() from error
+            raise self.worker.death() from error
         if error.body.get("type") == "exceed_context_size_error":
             numbers = int(error.body["n_prompt_tokens"]), int(error.body["n_ctx"])
             raise overflow(*numbers, self._info.train_context_tok) from error

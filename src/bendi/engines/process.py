@@ -193,6 +193,11 @@ class WorkerProcess:
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def private_bytes(self) -> int:
+        """Of that, what is not mapped from files; 0 where the system does not say."""
+        found = re.search(r"^RssAnon:\s+(\d+) kB$", _read_text(f"/proc/{self.pid}/status"), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+
     def close(self) -> None:
         """Ends the worker at once and removes its folders. Closing twice is harmless."""
         with suppress(OSError, ValueError):
@@ -231,6 +236,13 @@ class WorkerProcess:
         with suppress(ValueError, OSError):
             for line in self._process.stderr:
                 self._log.append(line.decode("utf-8", "replace").rstrip())
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
 
 
 def worker_command(module: str) -> list[str]:

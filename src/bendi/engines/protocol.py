@@ -135,6 +135,27 @@ class StatefulEngine(Protocol):
         What it held before may be gone even if this fails. Also raises EngineCrashed."""
 
 
+class Worker(Protocol):
+    """The process that an engine runs in."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    def resident_bytes(self) -> int:
+        """Memory in use, including mapped weights; 0 where the system does not say."""
+
+    def private_bytes(self) -> int:
+        """Of that, what is not mapped from files; 0 where the system does not say."""
+
+
+@runtime_checkable
+class HostedEngine(Protocol):
+    """Engines in a process of their own."""
+
+    @property
+    def worker(self) -> Worker: ...
+
+
 class Observer(Protocol):
     """Who is told of the answers of an engine. Nothing may be raised, and nothing waits for long."""
 

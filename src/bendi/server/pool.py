@@ -2,64 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import asynccontextmanager, suppress
 
+from bendi.chat.personas import PersonaBook
 from bendi.engines import Engine
+from bendi.errors import NotFoundError
+from bendi.i18n import _
+from bendi.server.api_errors import ApiError
+from bendi.server.pool_entry import Entry, Waiter
+from bendi.server.pool_load import OpenModel, open_model, unloaded
+from bendi.server.pool_models import Models
+from bendi.server.pool_names import ModelNames, Named, split_persona
+from bendi.server.pool_words import Kind, Lease, Loaded, PoolLimits, State, Wish
 from bendi.settings import Settings
-from bendi.store import Store
+from bendi.store import LocalModel, Store
 
-Kind = Literal["text", "embedding", "rerank"]
+__all__ = ["Kind", "Lease", "Loaded", "ModelPool", "PoolLimits", "State", "Wish"]
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What a request needs. `model`: any name that `bendi run` takes, or `name@persona`. `context_tok`: at least so
-    much for one conversation; None for what the plan gives. `keep_alive_s`: how long the model stays loaded after its
-    last request; None for the server's setting, 0 for not at all, infinity for always."""
-
-    model: str
-    kind: Kind = "text"
-    context_tok: int | None = None
-    keep_alive_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to ask a loaded model one thing. `load_s`: how long it had to be waited for."""
-
-    engine: Engine
-    model: str
-    load_s: float
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """One loaded model, for `ps` and the panel. `memory_bytes`: as planned; `resident_bytes`: as the system says.
-    `busy`, `waiting`: requests. `expires_s`: seconds until it is unloaded, None for never."""
-
-    model: str
-    kind: Kind
-    path: str
-    build: str
-    context_tok: int
-    slots: int
-    memory_bytes: int
-    resident_bytes: int
-    busy: int
-    waiting: int
-    expires_s: float | None
-    pinned: bool
-    state: Literal["loading", "ready", "stopping"]
+_POLL_S = 0.05
 
 
 class ModelPool:
-    """Lives in one event loop; loads and closes engines in threads."""
+    """Lives in one event loop; loads and closes engines in threads.
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self._settings, self._store = settings, store
+    Nobody may wait for a second lease while holding one: the memory that the second needs may be the first one's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        limits: PoolLimits | None = None,
+        opener: OpenModel = open_model,
+    ) -> None:
+        self.limits = limits or PoolLimits()
+        self.personas = PersonaBook(settings.personas_file)
+        self._names = ModelNames(store, self.limits.files)
+        self._models = Models(settings, self.limits, opener)
+        self._closing = False
 
     @asynccontextmanager
     async def lease(self, wish: Wish) -> AsyncIterator[Lease]:
@@ -68,20 +50,130 @@ class ModelPool:
         Raises NotFoundError; OutOfMemory with the best alternative in its hint; ApiError 429 with Retry-After when too
         many wait already; EngineError when it cannot be loaded. A worker that died is replaced for the next lease.
         """
-        raise NotImplementedError
-        yield  # pragma: no cover
+        lease = await self.acquire(wish)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    async def acquire(self, wish: Wish) -> Lease:
+        """As `lease`, for those who release it themselves."""
+        model = await self.model_of(wish)
+        self._check_open()
+        entry = self._models.entry(model, wish.kind)
+        waiter = self._waiter(wish, wish.context_tok or 0)
+        entry.queue.append(waiter)
+        self._models.pump(entry)
+        if not waiter.granted.done() and self._models.waiting > self.limits.queue:
+            self._models.leave(entry, waiter)
+            raise _queue_full(entry)
+        return await self._granted(entry, waiter)
+
+    async def grow(self, lease: Lease, wish: Wish, context_tok: int) -> Lease | None:
+        """The same model, loaded again with a context of `context_tok`; the old lease ends with that. None, and the
+        old one stays, when others use the model or it was not trained for so much. Raises as `lease`."""
+        entry = self._entry_of(lease.engine)
+        train_tok = lease.engine.info.train_context_tok
+        if entry is None or entry.busy > 1 or entry.queue or self._closing or 0 < train_tok < context_tok:
+            return None
+        waiter = self._waiter(wish, context_tok)
+        entry.queue.appendleft(waiter)
+        lease.release()
+        return await self._granted(entry, waiter)
+
+    def named(self, text: str) -> Named:
+        """The name of the model and the persona in `text`. Raises NotFoundError, or ConfigError when the file of
+        personas cannot be used."""
+        return split_persona(text, self.personas)
+
+    async def model_of(self, wish: Wish) -> LocalModel:
+        """What would be loaded. Raises NotFoundError; UsageError when several fit; StoreError when it is not complete.
+        Paths are names only of models that this server has anyway."""
+        return await self._names.resolve(self.named(wish.model).model)
 
     def loaded(self) -> list[Loaded]:
-        raise NotImplementedError
+        now_s = asyncio.get_running_loop().time()
+        return [entry.shown(now_s) for entry in self._models.entries.values() if entry.state is not None]
+
+    @property
+    def waiting(self) -> int:
+        """Requests without a slot."""
+        return self._models.waiting
 
     async def stop(self, model: str | None = None) -> int:
-        """Unloads a model (None: all of them) at once, also in the middle of answers. Returns how many."""
-        raise NotImplementedError
+        """Unloads a model (None: all of them) at once, also in the middle of answers. Returns how many. Raises
+        NotFoundError when there is no such model at all."""
+        entries = list(self._models.entries.values()) if model is None else await self._entries_of(model)
+        entries = [entry for entry in entries if entry.state is not None or entry.queue]
+        for entry in entries:
+            entry.pinned = False
+            entry.fail(unloaded())
+        await asyncio.gather(*(self._models.unload(entry) for entry in entries))
+        return len(entries)
 
-    def pin(self, model: str, pinned: bool) -> None:
+    async def pin(self, model: str, pinned: bool) -> None:
         """A pinned model is never unloaded to make room, nor for idling. Raises NotFoundError when it is not loaded."""
-        raise NotImplementedError
+        entries = [entry for entry in await self._entries_of(model) if entry.state is not None]
+        if not entries:
+            raise NotFoundError(
+                _("The model {name} is not loaded.").format(name=model),
+                hint=_("What is loaded: bendi ps"),
+            )
+        for entry in entries:
+            self._models.pin(entry, pinned)
 
     async def close(self, drain_s: float) -> None:
         """Takes no new leases, waits so long for those that are held, then ends all."""
-        raise NotImplementedError
+        self._closing = True
+        for entry in self._models.entries.values():
+            entry.fail(_closing())
+        until_s = asyncio.get_running_loop().time() + drain_s
+        while self._models.busy and asyncio.get_running_loop().time() < until_s:
+            await asyncio.sleep(_POLL_S)
+        await self.stop()
+
+    async def _granted(self, entry: Entry, waiter: Waiter) -> Lease:
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled():
+                with suppress(Exception):
+                    waiter.granted.result().release()
+            else:
+                self._models.leave(entry, waiter)
+            raise
+
+    def _waiter(self, wish: Wish, context_tok: int) -> Waiter:
+        loop = asyncio.get_running_loop()
+        keep_alive_s = self.limits.keep_alive_s if wish.keep_alive_s is None else wish.keep_alive_s
+        return Waiter(loop.create_future(), context_tok, keep_alive_s, loop.time())
+
+    def _entry_of(self, engine: Engine) -> Entry | None:
+        found = (entry for entry in self._models.entries.values() if entry.hosted and entry.hosted.engine is engine)
+        return next(found, None)
+
+    async def _entries_of(self, name: str) -> list[Entry]:
+        """Those of one model, under the name that `ps` shows, or any other."""
+        entries = list(self._models.entries.values())
+        exact = [entry for entry in entries if entry.model.name == name]
+        if exact:
+            return exact
+        model = await self.model_of(Wish(name))
+        return [entry for entry in self._models.entries.values() if entry.model.path == model.path]
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise _closing()
+
+
+def _closing() -> ApiError:
+    return ApiError(503, _("The server is being stopped."), code="shutting_down", headers={"Retry-After": "10"})
+
+
+def _queue_full(entry: Entry) -> ApiError:
+    return ApiError(
+        429,
+        _("Too many requests wait already. Try again later."),
+        code="queue_full",
+        headers={"Retry-After": str(entry.retry_after_s())},
+    )

@@ -1,0 +1,120 @@
+"""Opens and closes engines, in threads that the event loop waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from bendi.advisor.refusals import explained_refusal
+from bendi.engines import Engine, LoadRequest, open_recorded_engine
+from bendi.engines.protocol import HostedEngine
+from bendi.errors import BendiError, EngineCrashed, OutOfMemory
+from bendi.i18n import _
+from bendi.server.pool_budget import Fit
+from bendi.server.pool_words import Kind
+from bendi.settings import Settings
+from bendi.store import LocalModel
+
+_Result = TypeVar("_Result")
+
+OpenModel = Callable[[LoadRequest, Settings, Callable[[float], None], str], Engine]
+"""(what, settings, on progress, name) -> an engine that is ready."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of a worker. `resident_bytes`: all, mapped weights included; `private_bytes`: what nobody else could use."""
+
+    resident_bytes: int = 0
+    private_bytes: int = 0
+
+
+def open_model(load: LoadRequest, settings: Settings, on_progress: Callable[[float], None], name: str) -> Engine:
+    """As `bendi run` opens it: with tuned settings; sizes and speeds are kept for later plans."""
+    return open_recorded_engine(load, settings, on_progress, name)
+
+
+def load_request(model: LocalModel, kind: Kind, fit: Fit, settings: Settings) -> LoadRequest:
+    """What is asked of the engine."""
+    return LoadRequest(
+        model_path=model.path,
+        context_tok=fit.context_tok,
+        threads=settings.threads,
+        parallel=fit.slots,
+        embeddings=kind != "text",
+        memory_limit_bytes=settings.worker_memory_bytes,
+    )
+
+
+async def in_thread(function: Callable[..., _Result], *arguments: object) -> _Result:
+    """What `function` returns. A cancellation waits until it has ended: nothing goes on unseen."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError, Exception):
+                await asyncio.shield(task)
+        raise
+
+
+class LoadStopped(Exception):
+    """A load was broken off because nobody wants it any more."""
+
+
+class Opening:
+    """One load that can be stopped."""
+
+    def __init__(self, opener: OpenModel, settings: Settings) -> None:
+        self._opener, self._settings = opener, settings
+        self._stopped = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def open(self, load: LoadRequest, model: LocalModel) -> Engine:
+        """Blocks until the model is loaded. Raises LoadStopped, or as `engines.open_engine`."""
+        engine = self._opener(load, self._settings, self._on_progress, model.name)
+        if self._stopped.is_set():
+            engine.close()
+            raise LoadStopped
+        return engine
+
+    def _on_progress(self, _fraction: float) -> None:
+        if self._stopped.is_set():
+            raise LoadStopped
+
+
+def refusal(
+    error: OutOfMemory, model: LocalModel, load: LoadRequest, settings: Settings, room_bytes: int
+) -> OutOfMemory:
+    """`error` with the best alternative for `room_bytes` as its hint; as it is where none is known."""
+    try:
+        return explained_refusal(error, model, load, settings, room_bytes)
+    except BendiError:
+        return error
+
+
+def is_alive(engine: Engine) -> bool:
+    """Whether its worker runs; True for engines without one."""
+    return not isinstance(engine, HostedEngine) or engine.worker.alive
+
+
+def memory_of(engine: Engine) -> Memory:
+    """What the system says of its worker; zeros where it does not say."""
+    if not isinstance(engine, HostedEngine):
+        return Memory()
+    return Memory(engine.worker.resident_bytes(), engine.worker.private_bytes())
+
+
+def unloaded() -> EngineCrashed:
+    """For requests whose model was stopped while they waited for it."""
+    return EngineCrashed(_("The model was unloaded."), hint=_("Load it again."))
