@@ -5,26 +5,50 @@ Dialects make an `Ask` and encode the chunks; nothing else of a request is their
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Literal
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from bendi.messages import Chunk, GenerateRequest
+from starlette.requests import ClientDisconnect
+
+from bendi.errors import ContextOverflow, OutOfMemory
+from bendi.i18n import _
+from bendi.messages import (
+    Cancellation,
+    Chunk,
+    FinishReason,
+    GenerateRequest,
+    Timings,
+    TokenLogprob,
+    ToolCall,
+    Usage,
+)
+from bendi.server.context_policy import (
+    CompactionCancelled,
+    ContextPolicy,
+    Shrinking,
+    longer_context_tok,
+    refused,
+    shrink,
+)
 from bendi.server.endpoint import Call
-from bendi.server.pool import Wish
+from bendi.server.persona_request import with_persona
+from bendi.server.pool import Lease, Wish
+from bendi.server.pool_load import in_thread
+from bendi.server.running import Running
 
-ContextPolicy = Literal["error", "grow", "compact", "slide"]
-"""What happens to a prompt that does not fit. `grow`, the default: the model is loaded again with a longer context
-where the plan allows it, otherwise as `error`: status 400 with `context_needed`. Nothing else is done unasked."""
+__all__ = ["Answer", "Ask", "ContextPolicy", "Note", "answer", "collect", "repeated"]
 
 
 @dataclass(frozen=True)
 class Ask:
-    """`wish`: which model, and how. `policy`: see ContextPolicy."""
+    """`wish`: which model, and how. `policy`: see ContextPolicy; None for what the persona says, else `grow`."""
 
     wish: Wish
     request: GenerateRequest
-    policy: ContextPolicy = "grow"
+    policy: ContextPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +64,213 @@ class Note:
     dropped: int = 0
 
 
-async def answer(call: Call, ask: Ask) -> AsyncIterator[Note | Chunk]:
+@dataclass(frozen=True)
+class Answer:
+    """A whole answer, for clients that do not read it as it comes. Fields as in Chunk."""
+
+    note: Note
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: FinishReason = "stop"
+    stopped_by: str = ""
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    timings: Timings = field(default_factory=Timings)
+
+
+async def answer(call: Call, ask: Ask) -> AsyncGenerator[Note | Chunk, None]:
     """A Note, then chunks; the last one has `finish`, `usage` and `timings`. Closing the iterator, or the client's
-    going away, stops the engine. Errors before the first chunk are raised before anything is yielded but the Note."""
-    raise NotImplementedError
-    yield  # pragma: no cover
+    going away, stops the engine. Errors before the first chunk are raised before anything is yielded but the Note;
+    ClientDisconnect when nobody is there any more to read the answer."""
+    turn = _Turn(call, ask)
+    try:
+        yield await turn.begin()
+        while batch := await turn.more():
+            for chunk in batch:
+                yield chunk
+    finally:
+        turn.end()
+
+
+async def collect(parts: AsyncIterable[Note | Chunk]) -> Answer:
+    """The whole answer of `answer`."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    logprobs: list[TokenLogprob] = []
+    note, last = Note("", 0), Chunk()
+    async for part in parts:
+        if isinstance(part, Note):
+            note = part
+            continue
+        texts.append(part.text)
+        thoughts.append(part.reasoning)
+        logprobs += part.logprobs
+        last = part
+    return Answer(
+        note=note,
+        text="".join(texts),
+        reasoning="".join(thoughts),
+        tool_calls=last.tool_calls,
+        logprobs=tuple(logprobs),
+        finish=last.finish or "stop",
+        stopped_by=last.stopped_by,
+        usage=last.usage or Usage(0, 0),
+        timings=last.timings or Timings(),
+    )
+
+
+def repeated(ask: Ask, count: int) -> list[Ask]:
+    """`count` asks for as many answers to one request; a seed is counted up, so that they differ and can be had
+    again."""
+    seed = ask.request.sampling.seed
+    if seed is None:
+        return [ask] * count
+    return [
+        replace(ask, request=replace(ask.request, sampling=replace(ask.request.sampling, seed=(seed + at) % 2**32)))
+        for at in range(count)
+    ]
+
+
+class _Turn:
+    """One answer from the wish to its end. `end` may be called at any time and gives everything back."""
+
+    def __init__(self, call: Call, ask: Ask) -> None:
+        self._call = call
+        self._wish, self._request, self._policy = ask.wish, ask.request, ask.policy
+        self._lease: Lease | None = None
+        self._acquiring: asyncio.Future[Lease | None] | None = None
+        self._running: Running | None = None
+        self._first: Sequence[Chunk] = ()
+        self._cancel = Cancellation()
+        self._gone = False
+        self._counted = False
+        self._watch = asyncio.create_task(self._watch_client())
+
+    async def begin(self) -> Note:
+        """Waits until the engine has taken the request."""
+        pool = self._call.services.pool
+        persona = pool.named(self._wish.model).persona
+        if persona:
+            self._request = with_persona(self._request, persona)
+            chosen = persona.values.get("context_policy")
+            self._policy = self._policy or ("error" if chosen == "ask" else chosen)
+        await self._acquire(pool.acquire(self._wish))
+        assert self._lease is not None
+        note = Note(self._lease.model, self._lease.engine.info.context_tok, self._lease.load_s)
+        try:
+            await self._start()
+        except ContextOverflow as error:
+            note = await self._make_it_fit(error, note)
+        return note
+
+    async def more(self) -> Sequence[Chunk]:
+        """The next chunks; none after the last."""
+        assert self._running is not None
+        batch, self._first = self._first, ()
+        if not batch:
+            batch = await self._running.batch()
+        if self._gone:
+            raise ClientDisconnect
+        if batch and batch[-1].finish:
+            self._count()
+        return batch
+
+    def end(self) -> None:
+        self._watch.cancel()
+        self._cancel.cancel()
+        lease, running = self._lease, self._running
+        if running is not None:
+            running.stop()
+            running.when_ended(self._count)
+            if lease is not None:
+                running.when_ended(lease.release)
+        elif lease is not None:
+            lease.release()
+
+    async def _start(self) -> None:
+        assert self._lease is not None
+        self._running = Running(self._lease.engine, self._request, self._call.services.pool.limits.stall_s)
+        self._first = await self._running.batch()
+        if self._gone:
+            raise ClientDisconnect
+
+    async def _make_it_fit(self, error: ContextOverflow, note: Note) -> Note:
+        policy = self._policy or "grow"
+        self._running = None
+        if policy == "grow":
+            return await self._grow(error, note)
+        if policy == "error" or self._request.prompt is not None:
+            raise refused(error) from error
+        return await self._shrink(policy, error, note)
+
+    async def _grow(self, error: ContextOverflow, note: Note) -> Note:
+        assert self._lease is not None
+        old, self._lease = self._lease, None
+        wanted_tok = longer_context_tok(error, self._request)
+        train_tok = old.engine.info.train_context_tok
+        if error.needed_tok < train_tok < wanted_tok:
+            wanted_tok = train_tok  # the whole prompt, and as much of an answer as there is room for
+        try:
+            await self._acquire(self._call.services.pool.grow(old, self._wish, wanted_tok))
+        except OutOfMemory as no_room:
+            raise refused(error, no_room.message) from error
+        lease = self._lease
+        if lease is None:
+            self._lease = old
+            raise refused(error, _why_not_longer(train_tok, error.needed_tok)) from error
+        try:
+            await self._start()
+        except ContextOverflow as still:
+            raise refused(still) from still
+        grown = replace(note, context_tok=lease.engine.info.context_tok, policy_applied="grow")
+        return replace(grown, load_s=note.load_s + lease.load_s)
+
+    async def _shrink(self, policy: Shrinking, error: ContextOverflow, note: Note) -> Note:
+        assert self._lease is not None
+        try:
+            shrunk = await in_thread(shrink, self._lease.engine, self._request, policy, self._cancel)
+        except CompactionCancelled:
+            raise ClientDisconnect from None
+        except ContextOverflow as still:
+            raise refused(still) from error
+        self._request = shrunk.request
+        await self._start()
+        return replace(note, policy_applied=policy, dropped=shrunk.dropped)
+
+    async def _acquire(self, getting: Coroutine[Any, Any, Lease | None]) -> None:
+        """Waits for a lease, unless the client goes away."""
+        self._acquiring = acquiring = asyncio.ensure_future(getting)
+        try:
+            self._lease = await acquiring
+        except asyncio.CancelledError:
+            if acquiring.done() and not acquiring.cancelled() and acquiring.exception() is None:
+                self._lease = acquiring.result()  # it came in the same moment, and `end` gives it back
+            if self._gone:
+                raise ClientDisconnect from None
+            raise
+        finally:
+            self._acquiring = None
+
+    async def _watch_client(self) -> None:
+        with suppress(RuntimeError):
+            while (await self._call.request.receive())["type"] != "http.disconnect":
+                pass
+        self._gone = True
+        self._cancel.cancel()
+        if self._acquiring is not None:
+            self._acquiring.cancel()
+        if self._running is not None:
+            self._running.stop()
+
+    def _count(self) -> None:
+        last = self._running.last if self._running else None
+        if not self._counted and last is not None and last.usage is not None and self._lease is not None:
+            self._counted = True
+            self._call.services.metrics.answered(self._lease.model, last.usage, last.timings)
+
+
+def _why_not_longer(train_tok: int, needed_tok: int) -> str:
+    if 0 < train_tok <= needed_tok:
+        return _("This model was trained for {tok} tokens.").format(tok=train_tok)
+    return _("Others use this model, so it could not be loaded again with a longer context.")

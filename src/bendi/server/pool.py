@@ -37,7 +37,7 @@ class ModelPool:
         limits: PoolLimits | None = None,
         opener: OpenModel = open_model,
     ) -> None:
-        self.limits = limits or PoolLimits()
+        self.limits = limits or PoolLimits(keep_alive_s=settings.serve_keep_alive_s)
         self.personas = PersonaBook(settings.personas_file)
         self._names = ModelNames(store, self.limits.files)
         self._models = Models(settings, self.limits, opener)

@@ -71,7 +71,7 @@ class PoolLimits:
     memory_bytes: int | None = None
     slots: int = 4
     queue: int = 512
-    keep_alive_s: float = 900.0
+    keep_alive_s: float = 300.0
     stall_s: float = 60.0
     files: tuple[Path, ...] = ()
 

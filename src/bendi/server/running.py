@@ -71,10 +71,12 @@ def _handover() -> _Handover:
 
 
 class Running:
-    """One answer. `stall_s`: how long it may lie unread before it is stopped."""
+    """One answer. `stall_s`: how long it may lie unread before it is stopped. `last`: its last chunk, once it is
+    made."""
 
     def __init__(self, engine: Engine, request: GenerateRequest, stall_s: float = 60.0) -> None:
         self._engine, self._request, self._stall_s = engine, request, stall_s
+        self.last: Chunk | None = None
         self._cancel = Cancellation()
         self._handover = _handover()
         self._has_room = threading.Condition()
@@ -152,6 +154,8 @@ class Running:
         self._handover.call(self._join)
 
     def _put(self, chunk: Chunk) -> None:
+        if chunk.finish:
+            self.last = chunk
         with self._has_room:
             self._unread.append(chunk)
             told, self._told = self._told, True
