@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bendi.i18n import _
 from bendi.server import middleware, openai_models, operations
 from bendi.server.api_errors import ApiError
-from bendi.server.bodies import read_body
+from bendi.server.bodies import check_query, read_body
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.policy import Policy
 from bendi.server.request_record import record_of
@@ -63,6 +63,7 @@ class App:
             return _nothing_here(scope["method"], record.found)
         scope["path_params"] = record.found.params
         request = Request(scope, receive)
+        query = check_query(request.query_params, endpoint.query) if endpoint.query else None
         body = None
         if endpoint.body is not None:
             raw = await _whole_body(request)
@@ -72,7 +73,7 @@ class App:
                 body = read_body(raw, endpoint.body)
             else:
                 body = await asyncio.to_thread(read_body, raw, endpoint.body)
-        return await endpoint.handler(Call(self.services, request, record.caller, body))
+        return await endpoint.handler(Call(self.services, request, record.caller, body, query))
 
 
 async def _whole_body(request: Request) -> bytes:

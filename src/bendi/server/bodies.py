@@ -7,9 +7,11 @@ no NaN or infinity, no number beyond 64 bits, no half of a surrogate pair, and n
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
 
 from bendi.i18n import _
 from bendi.server.api_errors import ApiError
@@ -50,6 +52,19 @@ def read_json(raw: bytes) -> dict[str, Any]:
 
 def check_body(value: dict[str, Any], model: type[Model]) -> Model:
     """Raises ApiError 400 for the first field that is wrong. What the client sent is not repeated."""
+    return _checked(value, model)
+
+
+def check_query(query: QueryParams, model: type[Model]) -> Model:
+    """What stands behind the `?`. Names that the model does not have are ignored. Raises ApiError 400."""
+    names = [name for name, _value in query.multi_items()]
+    twice = next((name for name in model.model_fields if names.count(name) > 1), None)
+    if twice:
+        raise ApiError(400, _("{field} stands twice in the address.").format(field=twice), param=twice)
+    return _checked(dict(query), model)
+
+
+def _checked(value: Mapping[str, Any], model: type[Model]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:

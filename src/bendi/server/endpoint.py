@@ -24,12 +24,13 @@ Stream = Literal["", "sse", "ndjson"]
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `body`: an instance of the endpoint's `body` model, None where it has none."""
+    """One request. `body`, `query`: instances of the endpoint's models, None where it has none."""
 
     services: Services
     request: Request
     caller: Caller
     body: Any = None
+    query: Any = None
 
 
 Handler = Callable[[Call], Awaitable[Response]]
@@ -38,8 +39,9 @@ Handler = Callable[[Call], Awaitable[Response]]
 @dataclass(frozen=True)
 class Endpoint:
     """`path`: as Starlette writes it. `body`: what the request must be; fields that it does not name are ignored and
-    never reach an engine. `answer`: of status 200, for the document. `stream`: how a streamed answer is framed, empty
-    where nothing can be streamed. `errors`: further statuses, with what they mean."""
+    never reach an engine. `query`: what stands behind the `?`, as a model of plain fields. `answer`: of `status`, for
+    the document; without one it is of `media_type`. `stream`: how a streamed answer is framed, empty where nothing can
+    be streamed. `errors`: further statuses, with what they mean."""
 
     method: str
     path: str
@@ -51,3 +53,6 @@ class Endpoint:
     answer: type[BaseModel] | None = None
     stream: Stream = ""
     errors: Mapping[int, str] = field(default_factory=dict)
+    query: type[BaseModel] | None = None
+    status: int = 200
+    media_type: str = "application/json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from pydantic import BaseModel
@@ -9,6 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.metrics import CONTENT_TYPE
+from bendi.server.openapi import openapi_document
+from bendi.server.table import Table
 
 
 class Health(BaseModel):
@@ -34,6 +37,11 @@ async def _metrics(call: Call) -> Response:
     return Response(call.services.metrics.text(call.services.pool.loaded()), media_type=CONTENT_TYPE)
 
 
+async def _openapi(call: Call) -> Response:
+    table: Table = call.request.app.table
+    return JSONResponse(await asyncio.to_thread(openapi_document, table.endpoints))
+
+
 ENDPOINTS = (
     Endpoint("GET", "/health", _health, "public", "bendi", "Whether the server is alive.", answer=Health),
     Endpoint(
@@ -46,5 +54,14 @@ ENDPOINTS = (
         answer=Readiness,
         errors={503: "Not yet, or no longer."},
     ),
-    Endpoint("GET", "/metrics", _metrics, "infer", "bendi", "Numbers for Prometheus (text format 0.0.4)."),
+    Endpoint(
+        "GET",
+        "/metrics",
+        _metrics,
+        "infer",
+        "bendi",
+        "Numbers for Prometheus (text format 0.0.4).",
+        media_type="text/plain",
+    ),
+    Endpoint("GET", "/openapi.json", _openapi, "infer", "bendi", "This document."),
 )

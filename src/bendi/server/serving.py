@@ -16,25 +16,30 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from bendi.errors import ConfigError
+from bendi.engines import Engine, LoadRequest
+from bendi.errors import BendiError, ConfigError
 from bendi.i18n import _
 from bendi.server.app import create_app
 from bendi.server.keys import KeyRing
+from bendi.server.kinds import usual_kind
 from bendi.server.listening import Place, check_place, open_sockets
 from bendi.server.metrics import Metrics
 from bendi.server.middleware import Log
 from bendi.server.policy import policy_for
-from bendi.server.pool import ModelPool, Wish
+from bendi.server.pool import ModelPool, PoolLimits, Wish
+from bendi.server.pool_load import OpenModel, open_model
 from bendi.server.services import Services
 from bendi.server.stored_answers import StoredAnswers
 from bendi.settings import Settings
 from bendi.store import Store
+from bendi.store.names import PathName, as_name
 
 EXIT_FORCED = 130
 _SAVE_KEYS_EVERY_S = 300.0
@@ -65,23 +70,39 @@ def serve(settings: Settings, start: Start) -> int:
     _allow_many_connections()
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in open_sockets(start.place)]
-        services = make_services(settings, keys)
+        files = [name.path for text in start.models if isinstance(name := as_name(text), PathName)]
+        services = make_services(settings, keys, files)
         stack.callback(services.close)
         stack.enter_context(_logging_to(start.log))
         return asyncio.run(_Run(services, start, sockets).until_told())
 
 
-def make_services(settings: Settings, keys: KeyRing | None = None) -> Services:
-    """What handlers use, for one server."""
+def make_services(settings: Settings, keys: KeyRing | None = None, files: Sequence[Path] = ()) -> Services:
+    """What handlers use, for one server. `files`: models outside the store that clients may ask by their paths."""
     store = Store(settings)
+    metrics = Metrics()
+    limits = PoolLimits(keep_alive_s=settings.serve_keep_alive_s, files=tuple(files))
     return Services(
         settings=settings,
         store=store,
-        pool=ModelPool(settings, store),
+        pool=ModelPool(settings, store, limits, _counting(metrics)),
         keys=keys or KeyRing(settings.keys_file),
-        metrics=Metrics(),
+        metrics=metrics,
         stored=StoredAnswers(settings.responses_file),
     )
+
+
+def _counting(metrics: Metrics) -> OpenModel:
+    def opened(load: LoadRequest, settings: Settings, on_progress: Callable[[float], None], name: str) -> Engine:
+        try:
+            engine = open_model(load, settings, on_progress, name)
+        except BendiError:
+            metrics.load_failed(name)
+            raise
+        metrics.model_loaded(name, engine.info.load_s)
+        return engine
+
+    return opened
 
 
 class _Server(uvicorn.Server):
@@ -172,9 +193,13 @@ class _Run:
             self.start.on_ready(url)
 
     async def _pin_models(self) -> None:
+        pool = self.services.pool
         for name in self.start.models:
-            async with self.services.pool.lease(Wish(name, keep_alive_s=math.inf)) as lease:
-                self.services.pool.pin(lease.model, True)
+            model = await pool.model_of(Wish(name))
+            kind = await asyncio.to_thread(usual_kind, model.path)
+            self.start.log({"event": "loading", "model": model.name})
+            async with pool.lease(Wish(name, kind, keep_alive_s=math.inf)):
+                await pool.pin(name, True)
 
     def _shown_name(self) -> str:
         host = self.start.place.host
