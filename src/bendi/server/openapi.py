@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -72,9 +71,8 @@ Refs = dict[tuple[Any, JsonSchemaMode], dict[str, Any]]
 """Where the schema of a model is."""
 
 
-@functools.lru_cache(maxsize=4)
 def openapi_document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
-    """The document. The same object each time: it must not be changed."""
+    """The document."""
     refs, schemas = _schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:

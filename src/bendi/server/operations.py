@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.metrics import CONTENT_TYPE
-from bendi.server.openapi import openapi_document
 from bendi.server.table import Table
 
 
@@ -39,7 +38,7 @@ async def _metrics(call: Call) -> Response:
 
 async def _openapi(call: Call) -> Response:
     table: Table = call.request.app.table
-    return JSONResponse(await asyncio.to_thread(openapi_document, table.endpoints))
+    return Response(await asyncio.to_thread(lambda: table.document), media_type="application/json")
 
 
 ENDPOINTS = (

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from starlette.convertors import Convertor
 from starlette.routing import compile_path
 
 from bendi.server.endpoint import Endpoint
+from bendi.server.openapi import openapi_document
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Table:
             if endpoint.method in rows:
                 raise ValueError(f"two endpoints for {endpoint.method} {endpoint.path}")
             rows[endpoint.method] = endpoint
+
+    @cached_property
+    def document(self) -> bytes:
+        """What these endpoints are, as JSON (OpenAPI 3.1)."""
+        return json.dumps(openapi_document(self.endpoints), ensure_ascii=False).encode()
 
     def find(self, method: str, path: str) -> Found:
         """HEAD is answered where GET is."""
