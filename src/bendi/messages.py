@@ -21,13 +21,15 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One turn. `reasoning`: the thinking of an assistant turn, kept apart from its `content`."""
+    """One turn. `reasoning`: the thinking of an assistant turn, kept apart from its `content`. `images`: the bytes of
+    image files, seen before the text; for engines that are loaded with a projector."""
 
     role: Role
     content: str
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -311,6 +311,47 @@ def test_embeddings(name: str, demo_model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_vectors_of_texts_and_of_tokens(name: str, demo_model: Path) -> None:
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, embeddings=True)
+    with closing(opener(name)(load, None)) as engine:
+        tokens = engine.tokenize("what is a KV cache?")
+        one, two = engine.vectors(["memory bandwidth"]), engine.vectors([tokens, "memory bandwidth"])
+        assert two.vectors[1] == pytest.approx(one.vectors[0], abs=1e-5)
+        assert two.prompt_tok == one.prompt_tok + len(tokens)
+        assert engine.vectors([]).prompt_tok == 0
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_input_that_is_too_long_is_never_cut(name: str, demo_model: Path) -> None:
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, embeddings=True)
+    with closing(opener(name)(load, None)) as engine:
+        long = "memory bandwidth " * CONTEXT_TOK
+        with pytest.raises(ContextOverflow) as caught:
+            engine.vectors(["short", long])
+        assert caught.value.needed_tok > caught.value.available_tok == CONTEXT_TOK
+        assert caught.value.hint
+        # Longer than a batch is by default: it must be computed at once all the same.
+        (fits,) = engine.vectors(["带宽" * 250]).vectors
+        assert abs(sum(x * x for x in fits) - 1) < 1e-3
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_cancelled_vectors(name: str, demo_model: Path) -> None:
+    load = LoadRequest(model_path=demo_model, context_tok=CONTEXT_TOK, embeddings=True)
+    with closing(opener(name)(load, None)) as engine:
+        cancel = Cancellation()
+        cancel.cancel()
+        assert engine.vectors(["memory bandwidth"], cancel).vectors == []
+        assert len(engine.vectors(["memory bandwidth"]).vectors) == 1, "the engine goes on"
+
+
+def test_images_are_refused_by_a_model_that_cannot_see(engine: Engine) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        run(engine, GenerateRequest(messages=(Message("user", "What is this?", images=(b"GIF89a",)),)))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_reasoning_is_kept_apart(name: str, thinking_model: Path) -> None:
     load = LoadRequest(model_path=thinking_model, context_tok=CONTEXT_TOK)
     with closing(opener(name)(load, None)) as engine:

@@ -10,14 +10,28 @@ not know sessions, personas, names of models or how they came to this machine.
     engine.close()
 """
 
-from bendi.engines.protocol import Embedder, Engine, EngineInfo, LoadRequest, StatefulEngine, StateInfo, Tokenizer
+from bendi.engines.protocol import (
+    Embedder,
+    Embeddings,
+    Engine,
+    EngineInfo,
+    LoadRequest,
+    Ranking,
+    Reranker,
+    StatefulEngine,
+    StateInfo,
+    Tokenizer,
+)
 from bendi.engines.registry import open_engine, open_recorded_engine
 
 __all__ = [
     "Embedder",
+    "Embeddings",
     "Engine",
     "EngineInfo",
     "LoadRequest",
+    "Ranking",
+    "Reranker",
     "StateInfo",
     "StatefulEngine",
     "Tokenizer",

@@ -1,8 +1,9 @@
 """An engine without a model: deterministic, instant, for tests and for building clients. `BENDI_ENGINE=fake`.
 
-It keeps the whole contract: exact token counts, stop strings, limits, seeds, JSON schemas, tools, reasoning,
-log-probabilities, embeddings, cancellation and context overflow. One token is one word with the space before it, or
-one Chinese character. The answer repeats the last user message, varied by the seed when the temperature is above zero.
+It keeps the whole contract: exact token counts, stop strings, limits, seeds, JSON schemas, tools, reasoning, log-
+probabilities, embeddings, ranking, cancellation and context overflow. One token is one word with the space before it,
+or one Chinese character. The answer repeats the last user message, varied by the seed when the temperature is above
+zero.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bendi.engines.llama_http import FORBIDDEN_BIAS, overflow
-from bendi.engines.protocol import EngineInfo, LoadRequest
+from bendi.engines.llama_http import FORBIDDEN_BIAS, check_images, overflow
+from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Ranking
+from bendi.engines.vectors import input_too_long
 from bendi.errors import EngineCrashed, RequestRejected
 from bendi.i18n import _
 from bendi.messages import (
@@ -48,7 +50,7 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
 
 
 class FakeEngine:
-    """Engine, Tokenizer and Embedder. `delay_s` is spent before every token, so that cancelling can be tried.
+    """Engine, Tokenizer, Embedder and Reranker. `delay_s` is spent before every token, so that cancelling can be tried.
 
     `script`: answers given one after another instead of repeating the question.
     """
@@ -74,6 +76,7 @@ class FakeEngine:
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         started_s = time.monotonic()
         self._check_open()
+        check_images(request, sees=False)
         prompt_tok = self._prompt_tok(request)
         if prompt_tok >= self.info.context_tok:
             raise overflow(prompt_tok, self.info.context_tok, _CONTEXT_TOK)
@@ -120,8 +123,32 @@ class FakeEngine:
         return tools_tok + sum(_TOKENS_PER_TURN + len(_TOKEN.findall(text)) for text in texts) + _TOKENS_PER_TURN
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        return self.vectors(texts).vectors
+
+    def vectors(self, inputs: Sequence[str | Sequence[int]], cancel: Cancellation | None = None) -> Embeddings:
         self._check_open()
-        return [_vector(text) for text in texts]
+        texts = [text if isinstance(text, str) else " ".join(map(str, text)) for text in inputs]
+        lengths_tok = [len(_TOKEN.findall(text)) for text in texts]
+        self._check_lengths(lengths_tok)
+        if _wait(self._delay_s, cancel):
+            return Embeddings([], 0)
+        return Embeddings([_vector(text) for text in texts], sum(lengths_tok))
+
+    def rerank(self, query: str, documents: Sequence[str], cancel: Cancellation | None = None) -> Ranking:
+        self._check_open()
+        query_tok = len(_TOKEN.findall(query))
+        lengths_tok = [query_tok + len(_TOKEN.findall(document)) for document in documents]
+        self._check_lengths(lengths_tok)
+        if _wait(self._delay_s, cancel):
+            return Ranking([], 0)
+        wanted = _vector(query)
+        scores = [sum(a * b for a, b in zip(wanted, _vector(text), strict=True)) for text in documents]
+        return Ranking([min(max((1 + score) / 2, 0.0), 1.0) for score in scores], sum(lengths_tok))
+
+    def _check_lengths(self, lengths_tok: Sequence[int]) -> None:
+        longest_tok = max(lengths_tok, default=0)
+        if longest_tok > self.info.context_tok:
+            raise input_too_long(longest_tok, self.info.context_tok, _CONTEXT_TOK)
 
     def close(self) -> None:
         self._closed = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -10,10 +11,12 @@ from typing import Any, NoReturn
 from bendi.engines import transport
 from bendi.engines.kv_state import KvStates
 from bendi.engines.load_report import LAST_LINE, read_load_report
+from bendi.engines.pooling import scores_are_probabilities
 from bendi.engines.prepare import Prepared
 from bendi.engines.process import WorkerProcess
-from bendi.engines.protocol import EngineInfo, LoadRequest, Observer, StateInfo
-from bendi.engines.transport import WorkerGone, WorkerRefused
+from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Observer, Ranking, StateInfo
+from bendi.engines.transport import Address, WorkerGone, WorkerRefused
+from bendi.engines.vectors import VectorCalls
 from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
 from bendi.i18n import _
 from bendi.messages import (
@@ -35,7 +38,7 @@ FORBIDDEN_BIAS = -100.0
 
 
 class LlamaServerEngine:
-    """Engine, Tokenizer and (when loaded for it) Embedder and StatefulEngine over a worker that is ready.
+    """Engine, Tokenizer and (when loaded for it) Embedder, Reranker and StatefulEngine over a worker that is ready.
 
     `prepared`: what it was loaded from. `worker`: its process. `observer`: who is told of its answers, if anybody.
     """
@@ -49,6 +52,7 @@ class LlamaServerEngine:
         self._closed = False
         properties = self._call("/props")
         self._takes_tools = bool(properties.get("chat_template_caps", {}).get("supports_tools"))
+        self._sees = bool(properties.get("modalities", {}).get("vision"))
         models = self._call("/v1/models")
         facts = models["data"][0].get("meta") or {}
         self._info = EngineInfo(
@@ -63,6 +67,14 @@ class LlamaServerEngine:
             buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
         self._states = KvStates(load, prepared, ready, worker.state_folder)
+        self._vectors = VectorCalls(
+            self._address,
+            self._info.context_tok,
+            self._info.train_context_tok,
+            prepared.pooling,
+            scores_are_probabilities(prepared.headers),
+            self._fail,
+        )
 
     @property
     def info(self) -> EngineInfo:
@@ -70,7 +82,8 @@ class LlamaServerEngine:
 
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
-        self._check_tools(request)
+        _check_tools(request, self._takes_tools)
+        check_images(request, self._sees)
         _check_tokens(request, self.prepared.info.vocab_size)
         reader = _Reader(request.logprobs)
         observer = self.observer
@@ -108,10 +121,13 @@ class LlamaServerEngine:
         return int(self._call("/v1/chat/completions/input_tokens", body)["input_tokens"])
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        if not texts:
-            return []
-        rows = self._call("/v1/embeddings", {"input": list(texts)}, timeout_s=None)["data"]
-        return [row["embedding"] for row in sorted(rows, key=lambda row: int(row["index"]))]
+        return self.vectors(texts).vectors
+
+    def vectors(self, inputs: Sequence[str | Sequence[int]], cancel: Cancellation | None = None) -> Embeddings:
+        return self._vectors.embeddings(inputs, cancel or Cancellation())
+
+    def rerank(self, query: str, documents: Sequence[str], cancel: Cancellation | None = None) -> Ranking:
+        return self._vectors.ranking(query, documents, cancel or Cancellation())
 
     def next_token(self, prompt: Sequence[int], size: int, timeout_s: float = 60.0) -> tuple[dict[int, float], int]:
         """Log-probabilities of all tokens of a vocabulary of `size` after `prompt`, by number; and how many of the
@@ -129,17 +145,17 @@ class LlamaServerEngine:
 
     def save_state(self, name: str) -> StateInfo:
         def write(file_name: str) -> tuple[int, int]:
-            answer = self._slot("save", file_name)
+            answer = _slot(self._address, "save", file_name)
             return int(answer["n_saved"]), int(answer["n_written"])
 
-        return self._states.save(name, write)
+        try:
+            return self._states.save(name, write)
+        except WorkerGone as error:
+            self._fail(error)
 
     def restore_state(self, name: str) -> StateInfo:
-        return self._states.restore(name, lambda file_name: int(self._slot("restore", file_name)["n_restored"]))
-
-    def _slot(self, action: str, file_name: str) -> dict[str, Any]:
         try:
-            return transport.call(self._address, f"/slots/0?action={action}", {"filename": file_name}, timeout_s=None)
+            return self._states.restore(name, lambda file: int(_slot(self._address, "restore", file)["n_restored"]))
         except WorkerGone as error:
             self._fail(error)
 
@@ -148,21 +164,6 @@ class LlamaServerEngine:
         self.worker.close()
         if self.observer:
             self.observer.close()
-
-    def _check_tools(self, request: GenerateRequest) -> None:
-        """llama-server drops tools without a word when the template has no place for them: the caller must know."""
-        if request.tools and request.tool_choice != "none" and not self._takes_tools:
-            raise RequestRejected(
-                _("This model cannot use tools: its chat template has no place for them."),
-                hint=_("Send the request without tools, or choose a model that was trained for them."),
-            )
-        if isinstance(request.tool_choice, Mapping):
-            wanted = request.tool_choice.get("function", {}).get("name")
-            if wanted not in [tool.get("function", {}).get("name") for tool in request.tools]:
-                raise RequestRejected(
-                    _("The request demands the tool {name!r}, which is not among its tools.").format(name=wanted),
-                    hint=_("Name one of the tools that the request brings."),
-                )
 
     def _call(self, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
         try:
@@ -205,6 +206,35 @@ def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> Con
         needed_tok=needed_tok,
         available_tok=available_tok,
     )
+
+
+def _slot(address: Address, action: str, file_name: str) -> dict[str, Any]:
+    return transport.call(address, f"/slots/0?action={action}", {"filename": file_name}, timeout_s=None)
+
+
+def _check_tools(request: GenerateRequest, takes_tools: bool) -> None:
+    """llama-server drops tools without a word when the template has no place for them: the caller must know."""
+    if request.tools and request.tool_choice != "none" and not takes_tools:
+        raise RequestRejected(
+            _("This model cannot use tools: its chat template has no place for them."),
+            hint=_("Send the request without tools, or choose a model that was trained for them."),
+        )
+    if isinstance(request.tool_choice, Mapping):
+        wanted = request.tool_choice.get("function", {}).get("name")
+        if wanted not in [tool.get("function", {}).get("name") for tool in request.tools]:
+            raise RequestRejected(
+                _("The request demands the tool {name!r}, which is not among its tools.").format(name=wanted),
+                hint=_("Name one of the tools that the request brings."),
+            )
+
+
+def check_images(request: GenerateRequest, sees: bool) -> None:
+    """Raises RequestRejected when the request has images and the model cannot see."""
+    if not sees and any(message.images for message in request.messages):
+        raise RequestRejected(
+            _("This model cannot see images: it was loaded without a projector."),
+            hint=_("Send the request without images, or choose a model that can see."),
+        )
 
 
 def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:
@@ -279,6 +309,8 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
 
 def _message(message: Message) -> dict[str, Any]:
     entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        entry["content"] = [*map(_image, message.images), {"type": "text", "text": message.content}]
     if message.tool_calls:
         entry["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
@@ -287,6 +319,11 @@ def _message(message: Message) -> dict[str, Any]:
     if message.tool_call_id:
         entry["tool_call_id"] = message.tool_call_id
     return entry
+
+
+def _image(image: bytes) -> dict[str, Any]:
+    # Which format it has, the engine finds out by itself.
+    return {"type": "image_url", "image_url": {"url": f"data:image/*;base64,{base64.b64encode(image).decode()}"}}
 
 
 class _Reader:

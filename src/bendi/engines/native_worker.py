@@ -50,8 +50,8 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
         said += ["--flash-attn", "on" if config.flash_attention else "off"]
     if not config.repack:
         said += ["--no-repack"]
-    if config.embeddings:
-        said += ["--embeddings", "--pooling", "mean"]
+    if config.pooling:
+        said += ["--embeddings", "--pooling", config.pooling]
     if config.state_dir:
         said += ["--slot-save-path", config.state_dir]
     if config.threads:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bendi.engines.pooling import pooling, takes_whole_inputs
 from bendi.engines.protocol import LoadRequest
 from bendi.engines.worker_config import BATCH_TOK, WorkerConfig
 from bendi.errors import ModelFileError, OutOfMemory
@@ -21,10 +22,13 @@ from bendi.planner import (
     memory_facts,
     memory_needed,
 )
+from bendi.planner.memory_setup import pad_cells
 from bendi.units import format_size
 
 _DEFAULT_CONTEXT_TOK = 16384
 """Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
+_DEFAULT_INPUT_TOK = 2048
+"""Likewise for inputs that must be computed at once, which takes the more memory the longer they may be."""
 
 
 Identity = tuple[int, int, int, int]
@@ -36,7 +40,7 @@ class Prepared:
     """A load that may go ahead. `parts`: the model's files, resolved; `headers`: theirs. `weights_bytes`: their size on
     disk. `setup`, `need`: how the model is loaded, and the memory that takes by prediction. `repack`: the engine may
     keep its own, faster copy of the weights, which cannot be paged out as the mapped file can. `checkpoints`: copies of
-    windows and states at earlier turns that it may keep of each conversation."""
+    windows and states at earlier turns that it may keep of each conversation. `pooling`: see `engines.pooling`."""
 
     parts: tuple[Path, ...]
     headers: tuple[GgufFile, ...]
@@ -49,6 +53,7 @@ class Prepared:
     repack: bool
     checkpoints: int
     identity: tuple[Identity, ...]
+    pooling: str = ""
 
     def check_unchanged(self) -> None:
         """Raises ModelFileError when a file is not the one any more that was checked: the engine may have read another.
@@ -79,13 +84,17 @@ def prepare(load: LoadRequest) -> Prepared:
     before = _identity([part for part in parts if part.exists()])
     headers = read_gguf_split(load.model_path)
     info, facts = model_info(*headers), memory_facts(*headers)
+    pooled = pooling(load, headers)
+    whole = takes_whole_inputs(pooled, headers, facts)
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
-    fitting_tok = context_that_fits(facts, usable_bytes, min(weights_bytes, usable_bytes // 2), load.parallel)
-    train_tok = info.context_length or _DEFAULT_CONTEXT_TOK
-    context_tok = load.context_tok or min(train_tok, _DEFAULT_CONTEXT_TOK, fitting_tok or train_tok)
-    setup = _setup(load, context_tok)
+    kept_bytes = min(weights_bytes, usable_bytes // 2)
+    fitting_tok = context_that_fits(facts, usable_bytes, kept_bytes, load.parallel, whole_inputs=whole)
+    default_tok = _DEFAULT_INPUT_TOK if whole else _DEFAULT_CONTEXT_TOK
+    train_tok = info.context_length or default_tok
+    context_tok = load.context_tok or min(train_tok, default_tok, fitting_tok or train_tok)
+    setup = _setup(load, context_tok, bool(pooled), whole)
     need = memory_needed(facts, setup)
     needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES
     if fitting_tok == 0 or needed_bytes > usable_bytes:
@@ -113,12 +122,15 @@ def prepare(load: LoadRequest) -> Prepared:
         memory_limit_bytes=limit_bytes,
         checkpoints=checkpoint_count(facts, setup),
         identity=before,
+        pooling=pooled,
         repack=load.repack is not False and weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )
 
 
-def _setup(load: LoadRequest, context_tok: int) -> MemorySetup:
+def _setup(load: LoadRequest, context_tok: int, makes_vectors: bool, whole_inputs: bool) -> MemorySetup:
     batch_tok = load.batch_tok or BATCH_TOK
+    if whole_inputs:
+        batch_tok = max(batch_tok, pad_cells(context_tok))
     return MemorySetup(
         context_tok,
         load.parallel,
@@ -127,7 +139,7 @@ def _setup(load: LoadRequest, context_tok: int) -> MemorySetup:
         n_batch=batch_tok,
         n_ubatch=batch_tok,
         flash_attention=_flash_attention(load) is not False,
-        embeddings=load.embeddings,
+        embeddings=makes_vectors,
     )
 
 
@@ -145,12 +157,12 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
         context_tok=prepared.context_tok * load.parallel,
         threads=load.threads or 0,
         prompt_threads=load.prompt_threads or 0,
-        batch_tok=load.batch_tok or BATCH_TOK,
+        batch_tok=prepared.setup.n_ubatch,
         parallel=load.parallel,
         type_k=load.type_k,
         type_v=load.type_v,
         flash_attention=_flash_attention(load),
-        embeddings=load.embeddings,
+        pooling=prepared.pooling,
         memory_limit_bytes=prepared.memory_limit_bytes,
         repack=prepared.repack,
         checkpoints=prepared.checkpoints,

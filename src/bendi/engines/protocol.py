@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from bendi.engines.load_report import LoadReport
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message
 
+Pooling = Literal["mean", "cls", "last"]
+"""How the vectors of an input's tokens become one: their mean, that of the first token, that of the last."""
 KV_TYPES = ("f16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "bf16", "f32")
 
 
@@ -28,6 +30,9 @@ class LoadRequest:
     (see StatefulEngine). `threads`: for generation, and for prompts unless `prompt_threads` says otherwise.
     `flash_attention`: None for wherever it works. `batch_tok`: tokens of a prompt that are computed at once. `repack`:
     False where the engine must not keep its own copy of the weights; None where it may if there is room.
+    `embeddings`, `reranking`: the model is to make vectors or scores instead of text (see Embedder, Reranker);
+    `context_tok` then bounds one input. `pooling`: of embeddings; None for what the model's header says, and the mean
+    where it says nothing.
     """
 
     model_path: Path
@@ -35,6 +40,8 @@ class LoadRequest:
     threads: int | None = None
     parallel: int = 1
     embeddings: bool = False
+    reranking: bool = False
+    pooling: Pooling | None = None
     memory_limit_bytes: int | None = None
     load_timeout_s: float = 600.0
     type_k: str = "f16"
@@ -100,12 +107,46 @@ class Tokenizer(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Embeddings:
+    """One L2-normalised vector for each input, in their order. `prompt_tok`: tokens of all inputs."""
+
+    vectors: list[list[float]]
+    prompt_tok: int
+
+
 @runtime_checkable
 class Embedder(Protocol):
     """Engines loaded with `embeddings=True`."""
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """One vector per text, L2-normalised."""
+        """One vector per text, L2-normalised. Raises as `vectors`."""
+
+    def vectors(self, inputs: Sequence[str | Sequence[int]], cancel: Cancellation | None = None) -> Embeddings:
+        """One vector per input, a text or token numbers that are taken as they are. None at all after `cancel`, which
+        stops the computation.
+
+        Raises ContextOverflow when an input is longer than the context: nothing is ever cut; RequestRejected for one
+        that is empty or has tokens that the model does not have; EngineCrashed.
+        """
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How relevant each document is to the query, in their order, from 0 to 1. `prompt_tok`: tokens of all pairs."""
+
+    scores: list[float]
+    prompt_tok: int
+
+
+@runtime_checkable
+class Reranker(Protocol):
+    """Engines loaded with `reranking=True`."""
+
+    def rerank(self, query: str, documents: Sequence[str], cancel: Cancellation | None = None) -> Ranking:
+        """Reads the query together with each document. No scores at all after `cancel`, which stops the computation.
+        Raises ContextOverflow when the query and a document are together longer than the context, and EngineCrashed.
+        """
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,21 @@ class _Connection(http.client.HTTPConnection):
             raise
 
 
-def call(address: Address, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
-    """One JSON request; GET without a body. Raises WorkerRefused or WorkerGone."""
+def call(
+    address: Address,
+    path: str,
+    body: object = None,
+    timeout_s: float | None = 60.0,
+    cancel: Cancellation | None = None,
+) -> dict[str, Any]:
+    """One JSON request; GET without a body. `cancel` closes the connection, which makes the worker stop computing.
+    Raises WorkerRefused, or WorkerGone, also after a cancellation."""
     connection = _Connection(address, timeout_s)
     try:
+        if cancel:
+            connection.connect()
+            sock = connection.sock
+            cancel.on_cancel(lambda: _shut_down(sock))
         response = _send(connection, address, path, body)
         answer = json.loads(response.read())
     except (OSError, http.client.HTTPException, ValueError) as error:

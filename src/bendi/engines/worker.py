@@ -86,9 +86,10 @@ def _parameters(config: WorkerConfig) -> Any:
         # The name of a file is appended as it is.
         params.slot_save_path = os.path.join(config.state_dir, "")
     params.no_extra_bufts = not config.repack
-    params.embedding = config.embeddings
-    if config.embeddings:
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    params.embedding = bool(config.pooling)
+    if config.pooling:
+        kinds = xllamacpp.llama_pooling_type
+        params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{config.pooling.upper()}")
     if config.threads:
         params.cpuparams.n_threads = config.threads
     if config.prompt_threads or config.threads:

@@ -17,8 +17,8 @@ keeps that wait short and costs no speed on a CPU."""
 class WorkerConfig:
     """What the parent sends. `part_paths`: all files of the model. `program`: the llama-server to become, where the
     worker is one. `flash_attention`: None for wherever it works. `prompt_threads`: 0 for as many as `threads`.
-    `state_dir`: where the engine may write and read the
-    states of conversations, empty for nowhere.
+    `state_dir`: where the engine may write and read the states of conversations, empty for nowhere. `pooling`: of a
+    model that makes vectors (`"mean"`, `"cls"`, `"last"`) or scores (`"rank"`), empty for one that writes text.
 
     Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
     `parent_pid`.
@@ -35,7 +35,7 @@ class WorkerConfig:
     type_k: str = "f16"
     type_v: str = "f16"
     flash_attention: bool | None = None
-    embeddings: bool = False
+    pooling: str = ""
     memory_limit_bytes: int = 0
     repack: bool = True
     checkpoints: int = 1

@@ -99,17 +99,22 @@ def kv_bytes(model: MemoryFacts, setup: MemorySetup) -> int:
     )
 
 
-def context_that_fits(model: MemoryFacts, usable_bytes: int, weights_bytes: int, parallel: int = 1) -> int:
+def context_that_fits(
+    model: MemoryFacts, usable_bytes: int, weights_bytes: int, parallel: int = 1, *, whole_inputs: bool = False
+) -> int:
     """The longest context, up to what the model was trained for, that fits beside the weights.
 
     Returns 0 when not even 512 tokens fit. `usable_bytes`: memory that a model may use now. `parallel`: conversations,
-    each of which gets the context.
+    each of which gets the context. `whole_inputs`: all tokens of a context are computed at once.
     """
     train_tok = model.context_length or _SMALLEST_CONTEXT_TOK
     room_bytes = usable_bytes - weights_bytes - SYSTEM_RESERVE_BYTES
 
     def fits(context_tok: int) -> bool:
-        return memory_needed(model, MemorySetup(context_tok, parallel)).beside_weights_bytes <= room_bytes
+        setup = MemorySetup(context_tok, parallel)
+        if whole_inputs:
+            setup = replace(setup, n_batch=context_tok, n_ubatch=context_tok, embeddings=True)
+        return memory_needed(model, setup).beside_weights_bytes <= room_bytes
 
     if fits(train_tok):
         return train_tok
