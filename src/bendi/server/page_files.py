@@ -78,7 +78,7 @@ def _answer(request: Request, file: PageFile, more: Mapping[str, str]) -> Respon
 
 
 ENDPOINTS = (
-    Endpoint("GET", "/", _home, "public", "bendi", "The web page, for browsers."),
+    Endpoint("GET", "/", _home, "public", "bendi", "The web page, for browsers.", media_type="text/plain"),
     Endpoint(
         "GET",
         "/page/{name}",
@@ -87,5 +87,6 @@ ENDPOINTS = (
         "bendi",
         "A file of the web page.",
         errors={404: "There is no such file."},
+        media_type="text/javascript",
     ),
 )

@@ -1,7 +1,7 @@
 // Where questions are written: the field, files, the persona, send and stop, and how full the context is.
 
 import * as api from "./api.js";
-import { contextTokens, estimateTokens, isLoaded, readTextFile, withFiles } from "./attachments.js";
+import { contextTokens, estimateTokens, isLoaded, partsOf, readTextFile, withFiles } from "./attachments.js";
 import * as chat from "./chat.js";
 import { shown, toast } from "./dialogs.js";
 import { byId, el, replace } from "./dom.js";
@@ -12,23 +12,39 @@ import { editLast, toEnd } from "./messages.js";
 import { on, state } from "./state.js";
 
 const COUNT_AFTER_MS = 500;
+// Keyboards on glass have no Shift+Enter: there, Enter is a new line, and the button sends.
+const touch = () => matchMedia("(pointer: coarse)").matches;
 let files = [];
 let field;
 let parts = {};
 let counting = null;
+let refused = null; // the text of a question that was not taken, while it stands in the field
 let draftTokens = 0;
 
 export function start() {
   build();
-  on("answer", update);
+  on("answer", () => {
+    if (state.answer && refused !== null && field.value === refused) {
+      files = [];
+      setText("");
+      drawFiles();
+    }
+    refused = null;
+    update();
+  });
   on("session", update);
   on("models", update);
   on("context", update);
   on("loaded", update);
   on("refused", () => {
-    // A question that was not taken goes back into the field, whole.
+    // A question that was not taken goes back into the field, whole, with its files.
     const { question } = state.failure ?? {};
-    if (question?.text && !question.from_position && !field.value) setText(question.text);
+    if (!question?.text || question.from_position || field.value || files.length) return;
+    const back = partsOf(question.text);
+    files = back.files.map((file) => ({ ...file, bytes: new Blob([file.text]).size, tokens: estimateTokens(file.text), exact: false }));
+    setText(back.text);
+    refused = back.text;
+    drawFiles();
   });
   const main = byId("main");
   main.addEventListener("dragover", (event) => {
@@ -93,7 +109,7 @@ function typed() {
 function key(event) {
   // While an input method composes (Chinese, Japanese), Enter takes its choice; Safari tells by 229 only.
   if (event.isComposing || event.keyCode === 229) return;
-  if (event.key === "Enter" && !event.shiftKey && !matchMedia("(pointer: coarse)").matches) {
+  if (event.key === "Enter" && !event.shiftKey && !touch()) {
     event.preventDefault();
     send();
   }
@@ -207,7 +223,7 @@ function drawUse() {
   const known = room !== null && (used > 0 || draftTokens > 0);
   parts.meter.hidden = !known;
   if (!known) {
-    replace(parts.use, t("hint"));
+    replace(parts.use, touch() ? "" : t("hint"));
     return;
   }
   const share = Math.min(100, (100 * used) / room);

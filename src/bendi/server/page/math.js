@@ -117,13 +117,12 @@ class Formula {
   #argument() {
     if (++this.depth > DEEPEST) throw new NotUnderstood();
     const token = this.#next();
-    if (token === undefined || token === "}" || token === "&") throw new NotUnderstood();
-    let node;
+    if (token === undefined || "}&^_".includes(token)) throw new NotUnderstood();
     if (token.length > 1 && /^\d/.test(token)) {
       // `x^10` is x^1 followed by 0.
       this.tokens.splice(this.at, 1, token[0], token.slice(1));
     }
-    node = this.#atom();
+    const node = this.#atom();
     this.depth--;
     return node ?? element("mrow", []);
   }

@@ -88,7 +88,8 @@ function modelNode(model, at) {
 }
 
 function speeds() {
-  const last = state.rates.at(-1);
+  const last = state.rates.at(-1) ?? stored();
+  if (!last) return null;
   const figure = (value, unit, name, title) =>
     el("div", { class: "figure", title }, el("b", {}, value || "–"), el("small", {}, unit), el("span", {}, name));
   return el(
@@ -104,6 +105,12 @@ function speeds() {
     ),
     sparkline(state.rates.map((entry) => entry.tg ?? 0)),
   );
+}
+
+/** Of the last answer of the open conversation, when none was given since the page was opened. */
+function stored() {
+  const timings = state.messages.findLast((message) => message.details?.timings)?.details.timings;
+  return timings && { pp: timings.pp_tok_s, tg: timings.tg_tok_s, ttft: timings.ttft_s };
 }
 
 /** Token generation of the last answers as a line; nothing until there are two. */
