@@ -82,6 +82,7 @@ class LlamaServerEngine:
 
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         cancel = cancel or Cancellation()
+        _check_writes(self.prepared)
         _check_tools(request, self._takes_tools)
         check_images(request, self._sees)
         _check_tokens(request, self.prepared.info.vocab_size)
@@ -210,6 +211,14 @@ def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> Con
 
 def _slot(address: Address, action: str, file_name: str) -> dict[str, Any]:
     return transport.call(address, f"/slots/0?action={action}", {"filename": file_name}, timeout_s=None)
+
+
+def _check_writes(prepared: Prepared) -> None:
+    if not prepared.writes_text:
+        raise RequestRejected(
+            _("This model reads texts and cannot write: it makes vectors or scores of them."),
+            hint=_("Choose another model: {command}").format(command="bendi list"),
+        )
 
 
 def _check_tools(request: GenerateRequest, takes_tools: bool) -> None:

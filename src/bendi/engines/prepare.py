@@ -40,7 +40,8 @@ class Prepared:
     """A load that may go ahead. `parts`: the model's files, resolved; `headers`: theirs. `weights_bytes`: their size on
     disk. `setup`, `need`: how the model is loaded, and the memory that takes by prediction. `repack`: the engine may
     keep its own, faster copy of the weights, which cannot be paged out as the mapped file can. `checkpoints`: copies of
-    windows and states at earlier turns that it may keep of each conversation. `pooling`: see `engines.pooling`."""
+    windows and states at earlier turns that it may keep of each conversation. `pooling`: see `engines.pooling`.
+    `writes_text`: False for encoders, which only read."""
 
     parts: tuple[Path, ...]
     headers: tuple[GgufFile, ...]
@@ -54,6 +55,7 @@ class Prepared:
     checkpoints: int
     identity: tuple[Identity, ...]
     pooling: str = ""
+    writes_text: bool = True
 
     def check_unchanged(self) -> None:
         """Raises ModelFileError when a file is not the one any more that was checked: the engine may have read another.
@@ -123,6 +125,7 @@ def prepare(load: LoadRequest) -> Prepared:
         checkpoints=checkpoint_count(facts, setup),
         identity=before,
         pooling=pooled,
+        writes_text=bool(facts.cache_layers) or facts.state_numbers > 0,
         repack=load.repack is not False and weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )
 
