@@ -46,6 +46,10 @@ ENVIRONMENT = {
     "serve_names": "BENDI_SERVE_NAMES",
     "serve_origins": "BENDI_SERVE_ORIGINS",
     "serve_keep_alive_s": "BENDI_SERVE_KEEP_ALIVE",
+    "serve_memory_bytes": "BENDI_SERVE_MEMORY",
+    "serve_slots": "BENDI_SERVE_SLOTS",
+    "serve_queue": "BENDI_SERVE_QUEUE",
+    "serve_stall_s": "BENDI_SERVE_STALL",
     "serve_drain_s": "BENDI_SERVE_DRAIN",
     "serve_body_bytes": "BENDI_SERVE_BODY",
     "serve_requests_per_minute": "BENDI_SERVE_REQUESTS_PER_MINUTE",
@@ -55,7 +59,10 @@ ENVIRONMENT = {
 PATH_LISTS = ("models_dirs",)
 TEXT_LISTS = ("serve_names", "serve_origins")
 SWITCHES = ("offline", "serve_log_prompts")
-NUMBERS = {"threads": 2**31, "context_tok": 2**31, "serve_requests_per_minute": 2**31, "serve_port": 65535}
+NUMBERS = {
+    "threads": 2**31, "context_tok": 2**31, "serve_requests_per_minute": 2**31, "serve_port": 65535,
+    "serve_slots": 256, "serve_queue": 2**31,
+}  # fmt: skip
 """The largest value of each; the smallest is 1."""
 LOGS = ("auto", "json", "text", "none")
 
@@ -108,6 +115,14 @@ class Settings:
     """Web pages of elsewhere that may use the server, such as `https://chat.example.org`."""
     serve_keep_alive_s: float = 300.0
     """How long a model stays loaded after its last request (`5m`, `1h`, `0`, `never` for as long as there is room)."""
+    serve_memory_bytes: int | None = None
+    """What all loaded models together may take; None: what the machine has."""
+    serve_slots: int = 4
+    """Answers of one model at the same time, where memory allows; further requests wait."""
+    serve_queue: int = 512
+    """Requests that may wait for their turn; further ones are told to come again later."""
+    serve_stall_s: float = 60.0
+    """How long a client may leave a streamed answer unread before it is stopped."""
     serve_drain_s: float = 30.0
     """How long a server that shall end waits for answers."""
     serve_body_bytes: int = 32 * MIB

@@ -40,6 +40,8 @@ VERBS = (
     Verb("session", "session", N_("list, search, show, export or delete conversations")),
     Verb("persona", "persona", N_("list, show or edit personas")),
     Verb("serve", "serve", N_("serve models to programs: OpenAI, Ollama and Anthropic APIs")),
+    Verb("ps", "ps", N_("show what the running server has loaded")),
+    Verb("stop", "stop", N_("unload models of the running server, at once")),
     Verb("key", "key", N_("make, list and remove keys to the server")),
     Verb("calibrate", "calibrate", N_("measure how fast this machine is, in less than a minute")),
     Verb("tune", "tune", N_("find the settings with which a model is fastest here, and use them")),

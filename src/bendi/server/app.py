@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bendi.i18n import _
-from bendi.server import middleware, openai_models, operations, page_files
+from bendi.server import middleware, openai_models, operations, page_files, pool_api
 from bendi.server.api_errors import ApiError
 from bendi.server.bodies import check_query, read_body
 from bendi.server.endpoint import Call, Endpoint
@@ -25,6 +25,7 @@ ALL: tuple[Endpoint, ...] = (
     *operations.ENDPOINTS,
     *openai_models.ENDPOINTS,
     *page_files.ENDPOINTS,
+    *pool_api.ENDPOINTS,
 )
 """Every endpoint that there is: one line for each module that has some."""
 

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bendi import __version__
 from bendi.messages import Timings, Usage
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bendi.server.pool_words import Loaded  # never needed to run
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+Unloading = Literal["idle", "room", "asked", "died", "end"]
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _TTFT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -102,6 +103,7 @@ class Metrics:
         self._completion = _Counter("bendi_completion_tokens_total", "Generated tokens.", ("model",))
         self._loads = _Counter("bendi_loads_total", "Models loaded, or not.", ("model", "outcome"))
         self._load_s = _Histogram("bendi_load_seconds", "Loading a model.", ("model",), _LOAD_S)
+        self._unloads = _Counter("bendi_unloads_total", "Models unloaded, and why.", ("model", "reason"))
 
     def requested(self, method: str, route: str, status: int, duration_s: float) -> None:
         """A request was answered. `route`: the pattern of its endpoint, never its path."""
@@ -135,10 +137,14 @@ class Metrics:
         with self._lock:
             self._loads.add((model, "failed"))
 
+    def model_unloaded(self, model: str, reason: Unloading) -> None:
+        with self._lock:
+            self._unloads.add((model, reason))
+
     def text(self, loaded: Sequence[Loaded]) -> str:
         """All of it. `loaded`: what the pool holds now."""
         with self._lock:
-            counters = (self._requests, self._prompt, self._cached, self._completion, self._loads)
+            counters = (self._requests, self._prompt, self._cached, self._completion, self._loads, self._unloads)
             families = (*counters, self._request_s, self._ttft_s, self._tpot_s, self._load_s)
             lines = [line for family in families for line in family.lines()]
         lines += _head("bendi_info", "The version that answers.", "gauge")

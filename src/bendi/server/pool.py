@@ -11,6 +11,7 @@ from bendi.engines import Engine
 from bendi.errors import NotFoundError
 from bendi.i18n import _
 from bendi.server.api_errors import ApiError
+from bendi.server.metrics import Metrics, Unloading
 from bendi.server.pool_entry import Entry, Waiter
 from bendi.server.pool_load import OpenModel, open_model, unloaded
 from bendi.server.pool_models import Models
@@ -27,6 +28,8 @@ _POLL_S = 0.05
 class ModelPool:
     """Lives in one event loop; loads and closes engines in threads.
 
+    `metrics`: where loads are counted. `opener`: how a model is opened.
+
     Nobody may wait for a second lease while holding one: the memory that the second needs may be the first one's.
     """
 
@@ -35,12 +38,13 @@ class ModelPool:
         settings: Settings,
         store: Store,
         limits: PoolLimits | None = None,
+        metrics: Metrics | None = None,
         opener: OpenModel = open_model,
     ) -> None:
-        self.limits = limits or PoolLimits(keep_alive_s=settings.serve_keep_alive_s)
+        self.limits = limits or PoolLimits.of(settings)
         self.personas = PersonaBook(settings.personas_file)
         self._names = ModelNames(store, self.limits.files)
-        self._models = Models(settings, self.limits, opener)
+        self._models = Models(settings, self.limits, opener, metrics or Metrics())
         self._closing = False
 
     @asynccontextmanager
@@ -61,6 +65,7 @@ class ModelPool:
         model = await self.model_of(wish)
         self._check_open()
         entry = self._models.entry(model, wish.kind)
+        entry.remember_name(self.named(wish.model).model)
         waiter = self._waiter(wish, wish.context_tok or 0)
         entry.queue.append(waiter)
         self._models.pump(entry)
@@ -100,7 +105,7 @@ class ModelPool:
         """Requests without a slot."""
         return self._models.waiting
 
-    async def stop(self, model: str | None = None) -> int:
+    async def stop(self, model: str | None = None, reason: Unloading = "asked") -> int:
         """Unloads a model (None: all of them) at once, also in the middle of answers. Returns how many. Raises
         NotFoundError when there is no such model at all."""
         entries = list(self._models.entries.values()) if model is None else await self._entries_of(model)
@@ -108,17 +113,14 @@ class ModelPool:
         for entry in entries:
             entry.pinned = False
             entry.fail(unloaded())
-        await asyncio.gather(*(self._models.unload(entry) for entry in entries))
+        await asyncio.gather(*(self._models.unload(entry, reason) for entry in entries))
         return len(entries)
 
     async def pin(self, model: str, pinned: bool) -> None:
         """A pinned model is never unloaded to make room, nor for idling. Raises NotFoundError when it is not loaded."""
         entries = [entry for entry in await self._entries_of(model) if entry.state is not None]
         if not entries:
-            raise NotFoundError(
-                _("The model {name} is not loaded.").format(name=model),
-                hint=_("What is loaded: bendi ps"),
-            )
+            raise not_loaded(model)
         for entry in entries:
             self._models.pin(entry, pinned)
 
@@ -130,7 +132,7 @@ class ModelPool:
         until_s = asyncio.get_running_loop().time() + drain_s
         while self._models.busy and asyncio.get_running_loop().time() < until_s:
             await asyncio.sleep(_POLL_S)
-        await self.stop()
+        await self.stop(reason="end")
 
     async def _granted(self, entry: Entry, waiter: Waiter) -> Lease:
         try:
@@ -153,17 +155,22 @@ class ModelPool:
         return next(found, None)
 
     async def _entries_of(self, name: str) -> list[Entry]:
-        """Those of one model, under the name that `ps` shows, or any other."""
-        entries = list(self._models.entries.values())
-        exact = [entry for entry in entries if entry.model.name == name]
-        if exact:
-            return exact
+        called = [entry for entry in self._models.entries.values() if entry.is_called(name)]
+        if called:
+            return called
         model = await self.model_of(Wish(name))
         return [entry for entry in self._models.entries.values() if entry.model.path == model.path]
 
     def _check_open(self) -> None:
         if self._closing:
             raise _closing()
+
+
+def not_loaded(name: str) -> NotFoundError:
+    return NotFoundError(
+        _("The model {name} is not loaded.").format(name=name),
+        hint=_("What is loaded: {command}").format(command="bendi ps"),
+    )
 
 
 def _closing() -> ApiError:

@@ -13,6 +13,7 @@ from bendi.server.pool_load import Memory, Opening, is_alive, memory_of
 from bendi.server.pool_words import Kind, Lease, Loaded, State
 from bendi.store import LocalModel
 
+_MOST_NAMES = 64
 _FIRST_GUESS_S = 5.0
 """Of how long an answer takes, before there was one."""
 
@@ -52,7 +53,7 @@ class Entry:
     """`hosted`: None unless it is loaded. `state`: None while it is neither loaded nor being loaded. `promised_bytes`:
     what it has been given of the memory. `must_go`: no slots are given, since another model waits for its memory.
     `answer_s`: how long an answer takes. `expiry`: the timer that unloads it. `work`: what is loading or unloading
-    it."""
+    it. `names`: by which clients have asked for it."""
 
     model: LocalModel
     kind: Kind
@@ -68,6 +69,7 @@ class Entry:
     answer_s: float = _FIRST_GUESS_S
     expiry: asyncio.TimerHandle | None = None
     work: asyncio.Task[None] | None = None
+    names: set[str] = field(default_factory=set)
 
     @property
     def busy(self) -> int:
@@ -87,6 +89,13 @@ class Entry:
     def dead(self) -> bool:
         """Its worker has ended by itself."""
         return self.state == "ready" and self.hosted is not None and not is_alive(self.hosted.engine)
+
+    def remember_name(self, name: str) -> None:
+        if len(self.names) < _MOST_NAMES:
+            self.names.add(name)
+
+    def is_called(self, name: str) -> bool:
+        return name == self.model.name or name in self.names
 
     def holder(self) -> Holder:
         """How it stands in the way of another load."""

@@ -4,13 +4,13 @@ is in threads."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bendi.errors import BendiError, OutOfMemory
+from bendi.errors import OutOfMemory
+from bendi.server.metrics import Metrics, Unloading
 from bendi.server.pool_entry import Entry, Hosted, Waiter
 from bendi.server.pool_load import LoadStopped, Opening, OpenModel, in_thread, refusal, unloaded
 from bendi.server.pool_room import NoRoom, Room
@@ -21,16 +21,15 @@ from bendi.store import LocalModel
 _LOOK_AROUND_S = 1.0
 """So often it is looked whether a worker has died."""
 _SMOOTHING = 0.2
-_log = logging.getLogger("bendi.server")
 
 
 class Models:
     """All entries, by file and kind."""
 
-    def __init__(self, settings: Settings, limits: PoolLimits, opener: OpenModel) -> None:
-        self._settings, self._limits, self._opener = settings, limits, opener
+    def __init__(self, settings: Settings, limits: PoolLimits, opener: OpenModel, metrics: Metrics) -> None:
+        self._settings, self._limits, self._opener, self._metrics = settings, limits, opener, metrics
         self.entries: dict[tuple[Path, Kind], Entry] = {}
-        self._room = Room(settings, limits, self.entries.values, self.unload, self.pump)
+        self._room = Room(settings, limits, self.entries.values, partial(self.unload, reason="room"), self.pump)
         self._round: asyncio.TimerHandle | None = None
 
     @property
@@ -50,7 +49,7 @@ class Models:
     def pump(self, entry: Entry) -> None:
         """Does what can be done for those that wait; to be called whenever anything has changed."""
         if entry.dead:
-            self._start_unload(entry)
+            self._start_unload(entry, "died")
             return
         while entry.can_grant():
             self._grant(entry)
@@ -66,13 +65,13 @@ class Models:
         self._room.changed()
         self.pump(entry)
 
-    async def unload(self, entry: Entry) -> None:
+    async def unload(self, entry: Entry, reason: Unloading) -> None:
         """Ends its worker, whoever uses it, or its load; returns when it is gone."""
         if entry.opening:
             entry.opening.stop()
             self._room.changed()
         elif entry.state == "ready":
-            self._start_unload(entry)
+            self._start_unload(entry, reason)
         if entry.work:
             await asyncio.wait([entry.work])
 
@@ -89,31 +88,35 @@ class Models:
         entry.work = asyncio.get_running_loop().create_task(self._load(entry, entry.opening))
         self._look_around_later()
 
-    def _start_unload(self, entry: Entry) -> None:
+    def _start_unload(self, entry: Entry, reason: Unloading) -> None:
+        self._metrics.model_unloaded(entry.model.name, reason)
         self._cancel_expiry(entry)
         entry.state = "stopping"
         entry.work = asyncio.get_running_loop().create_task(self._unload(entry))
 
     async def _load(self, entry: Entry, opening: Opening) -> None:
         """With a longer context it replaces the one that is loaded, which stays when there is no room for that."""
+        failed: Exception | None = None
+        least_tok = 0
         try:
             planned = await self._room.make(entry)
+            started_s = _now_s()
             await self._close(entry)
             engine = await in_thread(opening.open, planned.load, entry.model)
             entry.hosted = Hosted(engine, planned.fit, planned.asked_tok, _now_s())
+            self._metrics.model_loaded(entry.model.name, _now_s() - started_s)
         except LoadStopped:
-            entry.fail(unloaded())
+            failed = unloaded()
         except OutOfMemory as error:
-            # Those that would be content with less try again.
-            entry.fail(await self._explained(error, entry), least_tok=entry.longest_wish_tok())
-        except BendiError as error:
-            entry.fail(error)
+            failed = await self._explained(error, entry)
+            least_tok = entry.longest_wish_tok()  # those that would be content with less try again
         except Exception as error:
-            _log.exception("a load ended with a defect of bendi")
-            entry.fail(error)
-        finally:
-            entry.opening = None
-            self._settle(entry)
+            failed = error  # whoever waits tells it
+        if failed is not None:
+            self._metrics.load_failed(entry.model.name)
+            entry.fail(failed, least_tok)
+        entry.opening = None
+        self._settle(entry)
 
     async def _unload(self, entry: Entry) -> None:
         try:
@@ -171,7 +174,7 @@ class Models:
         elif entry.idle and not entry.pinned and entry.expiry is None:
             left_s = entry.used_s + entry.keep_alive_s - _now_s()
             if left_s <= 0:
-                self._start_unload(entry)
+                self._start_unload(entry, "idle")
             elif not math.isinf(left_s):
                 entry.expiry = asyncio.get_running_loop().call_later(left_s, self._expire, entry)
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from bendi.engines import Engine
+from bendi.settings import Settings
 
 Kind = Literal["text", "embedding", "rerank"]
 State = Literal["loading", "ready", "stopping"]
@@ -74,6 +75,16 @@ class PoolLimits:
     keep_alive_s: float = 300.0
     stall_s: float = 60.0
     files: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            memory_bytes=settings.serve_memory_bytes,
+            slots=settings.serve_slots,
+            queue=settings.serve_queue,
+            keep_alive_s=settings.serve_keep_alive_s,
+            stall_s=settings.serve_stall_s,
+        )
 
     def __post_init__(self) -> None:
         if self.slots < 1 or self.queue < 0 or math.isnan(self.keep_alive_s):

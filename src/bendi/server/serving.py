@@ -23,8 +23,7 @@ from typing import Any
 
 import uvicorn
 
-from bendi.engines import Engine, LoadRequest
-from bendi.errors import BendiError, ConfigError
+from bendi.errors import ConfigError
 from bendi.i18n import _
 from bendi.server.app import create_app
 from bendi.server.keys import KeyRing
@@ -34,7 +33,6 @@ from bendi.server.metrics import Metrics
 from bendi.server.middleware import Log
 from bendi.server.policy import policy_for
 from bendi.server.pool import ModelPool, PoolLimits, Wish
-from bendi.server.pool_load import OpenModel, open_model
 from bendi.server.services import Services
 from bendi.server.stored_answers import StoredAnswers
 from bendi.settings import Settings
@@ -81,28 +79,15 @@ def make_services(settings: Settings, keys: KeyRing | None = None, files: Sequen
     """What handlers use, for one server. `files`: models outside the store that clients may ask by their paths."""
     store = Store(settings)
     metrics = Metrics()
-    limits = PoolLimits(keep_alive_s=settings.serve_keep_alive_s, files=tuple(files))
+    limits = replace(PoolLimits.of(settings), files=tuple(files))
     return Services(
         settings=settings,
         store=store,
-        pool=ModelPool(settings, store, limits, _counting(metrics)),
+        pool=ModelPool(settings, store, limits, metrics),
         keys=keys or KeyRing(settings.keys_file),
         metrics=metrics,
         stored=StoredAnswers(settings.responses_file),
     )
-
-
-def _counting(metrics: Metrics) -> OpenModel:
-    def opened(load: LoadRequest, settings: Settings, on_progress: Callable[[float], None], name: str) -> Engine:
-        try:
-            engine = open_model(load, settings, on_progress, name)
-        except BendiError:
-            metrics.load_failed(name)
-            raise
-        metrics.model_loaded(name, engine.info.load_s)
-        return engine
-
-    return opened
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,191 @@
+"""From a thread to the event loop: order, batches, back-pressure, cancellation, errors; nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pool_engines import question
+
+from bendi.engines import LoadRequest
+from bendi.engines.fake import FakeEngine
+from bendi.errors import EngineCrashed, OutOfMemory
+from bendi.messages import Cancellation, Chunk, GenerateRequest, PromptProgress, TokenLogprob, Usage
+from bendi.server.api_errors import ApiError
+from bendi.server.running import Running, merged
+
+
+class ScriptedEngine(FakeEngine):
+    """Yields what it is told to, as fast as it is read; then raises `error`, if there is one."""
+
+    def __init__(self, chunks: list[Chunk], error: BaseException | None = None) -> None:
+        super().__init__(LoadRequest(Path("none")))
+        self.chunks, self.error = chunks, error
+        self.yielded = 0
+
+    def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
+        for chunk in self.chunks:
+            if cancel and cancel.cancelled:
+                yield Chunk(finish="cancelled", usage=Usage(1, self.yielded))
+                return
+            self.yielded += 1
+            yield chunk
+        if self.error:
+            raise self.error
+
+
+def answer_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "bendi answer"]
+
+
+async def until_ended() -> None:
+    for _attempt in range(400):
+        if not answer_threads():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("a thread is left")
+
+
+def test_nothing_is_lost_and_the_order_is_kept() -> None:
+    chunks = [Chunk(text=f"{number} ") for number in range(5000)]
+    chunks.append(Chunk(finish="stop", usage=Usage(3, 5000)))
+
+    async def main() -> None:
+        read = [chunk async for chunk in Running(ScriptedEngine(chunks), question()).chunks()]
+        assert "".join(chunk.text for chunk in read) == "".join(chunk.text for chunk in chunks)
+        assert read[-1] == chunks[-1]
+        assert len(read) < 5000  # what arrived together is one chunk
+        await until_ended()
+
+    asyncio.run(main())
+
+
+def test_many_answers_at_once() -> None:
+    async def one(number: int) -> str:
+        engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.001)
+        running = Running(engine, question(f"a{number} b{number}", max_tokens=40))
+        return "".join([chunk.text async for chunk in running.chunks()])
+
+    async def main() -> None:
+        texts = await asyncio.gather(*(one(number) for number in range(40)))
+        assert all(text.split()[:2] == [f"a{number}", f"b{number}"] for number, text in enumerate(texts))
+        await until_ended()
+
+    asyncio.run(main())
+
+
+def test_closing_stops_the_engine() -> None:
+    async def main() -> None:
+        engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
+        running = Running(engine, question("word " * 100))
+        ended = asyncio.Event()
+        chunks = running.chunks()
+        await anext(chunks)
+        started_s = time.monotonic()
+        await chunks.aclose()
+        running.when_ended(ended.set)
+        await ended.wait()
+        assert time.monotonic() - started_s < 0.2
+        assert not answer_threads()
+        assert running.last is not None and running.last.finish == "cancelled"
+        late = asyncio.Event()
+        running.when_ended(late.set)
+        assert late.is_set()
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_task_stops_the_engine() -> None:
+    async def main() -> None:
+        engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
+
+        async def read() -> None:
+            async for _chunk in Running(engine, question("word " * 100)).chunks():
+                pass
+
+        task = asyncio.create_task(read())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until_ended()
+
+    asyncio.run(main())
+
+
+def test_a_slow_reader_slows_the_engine_and_loses_nothing() -> None:
+    async def main() -> None:
+        engine = ScriptedEngine([Chunk(text="x", progress=PromptProgress(1, 1))] * 2000)
+        running = Running(engine, question())
+        await asyncio.sleep(0.1)
+        assert engine.yielded < 400
+        read = 0
+        while batch := await running.batch():
+            read += len(batch)
+            await asyncio.sleep(0.001)
+        assert read == 2000
+
+    asyncio.run(main())
+
+
+def test_who_does_not_read_at_all_is_told_and_the_engine_stops() -> None:
+    async def main() -> None:
+        engine = ScriptedEngine([Chunk(text="x", logprobs=(TokenLogprob("x", b"x", -0.1),))] * 100_000)
+        running = Running(engine, question(), stall_s=0.1)
+        await asyncio.sleep(0.05)
+        await until_ended()
+        assert engine.yielded < 400
+        with pytest.raises(ApiError) as caught:
+            while await running.batch():
+                pass
+        assert caught.value.code == "client_too_slow"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_errors_come_after_what_was_said_before_them(before: int) -> None:
+    async def main() -> None:
+        engine = ScriptedEngine([Chunk(text="x")] * before, EngineCrashed("The engine stopped (exit code -11)."))
+        text = ""
+        with pytest.raises(EngineCrashed):
+            async for chunk in Running(engine, question()).chunks():
+                text += chunk.text
+        assert text == "x" * before
+        await until_ended()
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_killed_has_crashed() -> None:
+    async def main() -> None:
+        engine = ScriptedEngine([], OutOfMemory("The engine was ended.", hint="Use a smaller context."))
+        with pytest.raises(EngineCrashed) as caught:
+            await Running(engine, question()).batch()
+        assert "smaller" not in caught.value.hint
+
+    asyncio.run(main())
+
+
+CHUNKS = st.builds(
+    Chunk,
+    text=st.text(max_size=3),
+    reasoning=st.text(max_size=3),
+    logprobs=st.sampled_from([(), (TokenLogprob("a", b"a", -1.0),)]),
+    progress=st.sampled_from([None, PromptProgress(1, 2)]),
+)
+
+
+@given(st.lists(CHUNKS, max_size=20))
+def test_merging_changes_no_answer(chunks: list[Chunk]) -> None:
+    together = list(merged(chunks))
+    assert len(together) <= len(chunks)
+    for field in ("text", "reasoning"):
+        assert "".join(getattr(c, field) for c in together) == "".join(getattr(c, field) for c in chunks)
+    assert [c for c in together if c.logprobs or c.progress] == [c for c in chunks if c.logprobs or c.progress]
