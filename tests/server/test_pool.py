@@ -154,7 +154,7 @@ def test_pinned_and_busy_models_stay(settings: Settings, demo_model: Path, one_b
     async def scene(pool: ModelPool, _garage: Garage) -> None:
         async with pool.lease(Wish("a")):
             pass
-        pool.pin("a", True)
+        await pool.pin("a", True)
         busy = await pool.acquire(Wish("b"))
         waiting = asyncio.create_task(pool.acquire(Wish("c")))
         await asyncio.sleep(0.1)
@@ -163,11 +163,11 @@ def test_pinned_and_busy_models_stay(settings: Settings, demo_model: Path, one_b
         busy.release()
         (await waiting).release()
         assert names(pool) == ["a.gguf", "c.gguf"]
-        pool.pin("c.gguf", True)
+        await pool.pin("c.gguf", True)
         with pytest.raises(OutOfMemory) as caught:
             await pool.acquire(Wish("b"))
         assert "a.gguf, c.gguf" in caught.value.hint
-        pool.pin("a", False)
+        await pool.pin("a", False)
         async with pool.lease(Wish("b")):
             assert names(pool) == ["b.gguf", "c.gguf"]
 
@@ -259,13 +259,13 @@ def test_idle_models_are_unloaded(settings: Settings) -> None:
 def test_a_pinned_model_does_not_idle_away(settings: Settings) -> None:
     async def scene(pool: ModelPool, _garage: Garage) -> None:
         async with pool.lease(Wish("demo", keep_alive_s=0.05)):
-            pool.pin("demo", True)
+            await pool.pin("demo", True)
         await asyncio.sleep(0.1)
         assert [(loaded.pinned, loaded.expires_s) for loaded in pool.loaded()] == [(True, None)]
-        pool.pin("demo", False)
+        await pool.pin("demo", False)
         await until(lambda: pool.loaded() == [])
         with pytest.raises(NotFoundError):
-            pool.pin("demo", True)
+            await pool.pin("demo", True)
 
     play(settings, scene)
 
