@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.formats import TENSOR_TYPES_BY_NAME, TensorInfo
+from bendi.formats.blueprint import Value
 from bendi.formats.gguf_types import aligned
 from bendi.formats.gguf_writer import write_gguf
 
@@ -25,7 +26,8 @@ Data = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class BertShape:
-    """The dimensions of a model. `ranks`: it has a head for scores, which cross-encoders have."""
+    """The dimensions of a model. `ranks`: it has a head for scores, as cross-encoders do. `pooling`: what its header
+    says, empty for nothing."""
 
     width: int
     layers: int
@@ -34,15 +36,17 @@ class BertShape:
     context_tok: int
     ranks: bool = False
     epsilon: float = 1e-12
+    pooling: str = "mean"
 
 
 SMALL = BertShape(width=32, layers=2, heads=4, feed_forward=64, context_tok=1024)
-SMALL_RANKER = BertShape(width=32, layers=2, heads=4, feed_forward=64, context_tok=512, ranks=True)
+SMALL_RANKER = BertShape(width=32, layers=2, heads=4, feed_forward=64, context_tok=512, ranks=True, pooling="")
 
 
-def write_bert(path: Path, shape: BertShape, vocabulary: Sequence[str], data: Data, pooling: str = "mean") -> Path:
-    """Writes the model. `vocabulary`: as in `vocab.txt`, pieces in the middle of words marked with `##`. `pooling`:
-    empty for a model that does not say it."""
+def write_bert(path: Path, shape: BertShape, vocabulary: Sequence[str], data: Data, **general: Value) -> Path:
+    """Writes the model. `vocabulary`: as in `vocab.txt`, pieces in the middle of words marked with `##`. `general`:
+    what the header says of the model, such as its `name`."""
+    metadata = _metadata(shape, vocabulary) | {f"general.{key}": value for key, value in general.items()}
     tensors, offset = [], 0
     for name, dimensions in _tensor_shapes(shape, len(vocabulary)).items():
         size_bytes = 4
@@ -50,15 +54,15 @@ def write_bert(path: Path, shape: BertShape, vocabulary: Sequence[str], data: Da
             size_bytes *= size
         tensors.append(TensorInfo(name, TENSOR_TYPES_BY_NAME["F32"], dimensions, offset, size_bytes))
         offset += aligned(size_bytes)
-    return write_gguf(path, _metadata(shape, vocabulary, pooling), tensors, lambda tensor: [data(tensor.name)])
+    return write_gguf(path, metadata, tensors, lambda tensor: [data(tensor.name)])
 
 
-def write_random_bert(path: Path, shape: BertShape = SMALL, *, seed: int = 1, pooling: str = "mean") -> Path:
-    """A model whose answers mean nothing, and are always the same."""
+def write_random_bert(path: Path, shape: BertShape = SMALL, **general: Value) -> Path:
+    """A model whose answers mean nothing, and are always the same. `general`: as in `write_bert`."""
     shapes = _tensor_shapes(shape, len(SMALL_VOCABULARY))
 
     def data(name: str) -> bytes:
-        generator = random.Random(f"{seed} {name}")
+        generator = random.Random(name)
         count = 1
         for size in shapes[name]:
             count *= size
@@ -66,7 +70,7 @@ def write_random_bert(path: Path, shape: BertShape = SMALL, *, seed: int = 1, po
             return struct.pack(f"<{count}f", *[1.0] * count)
         return struct.pack(f"<{count}f", *[generator.gauss(0.0, 0.2) for _ in range(count)])
 
-    return write_bert(path, shape, SMALL_VOCABULARY, data, pooling)
+    return write_bert(path, shape, SMALL_VOCABULARY, data, **general)
 
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -79,9 +83,7 @@ SMALL_VOCABULARY = (
 )
 
 
-def _metadata(
-    shape: BertShape, vocabulary: Sequence[str], pooling: str
-) -> Mapping[str, bool | int | float | str | list[bool] | list[int] | list[float] | list[str]]:
+def _metadata(shape: BertShape, vocabulary: Sequence[str]) -> dict[str, Value]:
     return {
         "general.architecture": "bert",
         "general.type": "model",
@@ -93,7 +95,7 @@ def _metadata(
         "bert.attention.head_count": shape.heads,
         "bert.attention.layer_norm_epsilon": shape.epsilon,
         "bert.attention.causal": False,
-        **({"bert.pooling_type": _POOLING[pooling]} if pooling else {}),
+        **({"bert.pooling_type": _POOLING[shape.pooling]} if shape.pooling else {}),
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.token_type_count": 2,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_each_is_refused_what_it_was_not_loaded_for(ranker: Path, encoder: Path,
 
 def test_pooling_is_what_the_header_says(tmp_path: Path, demo_model: Path) -> None:
     for stated in ("mean", "cls", "last"):
-        path = write_random_bert(tmp_path / f"{stated}.gguf", pooling=stated)
+        path = write_random_bert(tmp_path / f"{stated}.gguf", replace(SMALL, pooling=stated))
         assert prepare(LoadRequest(model_path=path, embeddings=True)).pooling == stated
         assert prepare(LoadRequest(model_path=path, embeddings=True, pooling="cls")).pooling == "cls"
     silent = LoadRequest(model_path=demo_model, embeddings=True)
@@ -146,7 +147,7 @@ def test_pooling_is_what_the_header_says(tmp_path: Path, demo_model: Path) -> No
 def test_poolings_differ(name: str, tmp_path: Path) -> None:
     vectors = []
     for pooled in ("mean", "cls", "last"):
-        path = write_random_bert(tmp_path / f"{pooled}.gguf", pooling=pooled)
+        path = write_random_bert(tmp_path / f"{pooled}.gguf", replace(SMALL, pooling=pooled))
         with closing(opener(name)(LoadRequest(model_path=path, embeddings=True), None)) as engine:
             vectors += engine.embed(["memory bandwidth of the model"])
     for a, b in ((0, 1), (0, 2), (1, 2)):

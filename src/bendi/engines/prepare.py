@@ -19,15 +19,15 @@ from bendi.planner import (
     MemorySetup,
     checkpoint_count,
     context_that_fits,
+    for_whole_inputs,
     memory_facts,
     memory_needed,
 )
-from bendi.planner.memory_setup import pad_cells
 from bendi.units import format_size
 
 _DEFAULT_CONTEXT_TOK = 16384
 """Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
-_DEFAULT_INPUT_TOK = 2048
+DEFAULT_INPUT_TOK = 2048
 """Likewise for inputs that must be computed at once, which takes the more memory the longer they may be."""
 
 
@@ -93,7 +93,7 @@ def prepare(load: LoadRequest) -> Prepared:
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
     kept_bytes = min(weights_bytes, usable_bytes // 2)
     fitting_tok = context_that_fits(facts, usable_bytes, kept_bytes, load.parallel, whole_inputs=whole)
-    default_tok = _DEFAULT_INPUT_TOK if whole else _DEFAULT_CONTEXT_TOK
+    default_tok = DEFAULT_INPUT_TOK if whole else _DEFAULT_CONTEXT_TOK
     train_tok = info.context_length or default_tok
     context_tok = load.context_tok or min(train_tok, default_tok, fitting_tok or train_tok)
     setup = _setup(load, context_tok, bool(pooled), whole)
@@ -132,9 +132,7 @@ def prepare(load: LoadRequest) -> Prepared:
 
 def _setup(load: LoadRequest, context_tok: int, makes_vectors: bool, whole_inputs: bool) -> MemorySetup:
     batch_tok = load.batch_tok or BATCH_TOK
-    if whole_inputs:
-        batch_tok = max(batch_tok, pad_cells(context_tok))
-    return MemorySetup(
+    setup = MemorySetup(
         context_tok,
         load.parallel,
         load.type_k,
@@ -144,6 +142,7 @@ def _setup(load: LoadRequest, context_tok: int, makes_vectors: bool, whole_input
         flash_attention=_flash_attention(load) is not False,
         embeddings=makes_vectors,
     )
+    return for_whole_inputs(setup) if whole_inputs else setup
 
 
 def _flash_attention(load: LoadRequest) -> bool | None:

@@ -14,7 +14,7 @@ from bendi.planner.memory import (
     memory_needed,
 )
 from bendi.planner.memory_facts import CacheLayer, MemoryFacts, memory_facts
-from bendi.planner.memory_setup import MemorySetup
+from bendi.planner.memory_setup import MemorySetup, for_whole_inputs
 
 __all__ = [
     "SYSTEM_RESERVE_BYTES",
@@ -25,6 +25,7 @@ __all__ = [
     "checkpoint_bytes",
     "checkpoint_count",
     "context_that_fits",
+    "for_whole_inputs",
     "kv_bytes",
     "memory_facts",
     "memory_needed",

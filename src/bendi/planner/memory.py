@@ -8,7 +8,7 @@ from bendi.formats import TENSOR_TYPES_BY_NAME
 from bendi.planner.bisection import largest_that
 from bendi.planner.compute_buffer import compute_bytes, compute_is_exact
 from bendi.planner.memory_facts import MemoryFacts
-from bendi.planner.memory_setup import CELLS, F32_BYTES, MemorySetup, pad_cells, window_cells
+from bendi.planner.memory_setup import CELLS, F32_BYTES, MemorySetup, for_whole_inputs, pad_cells, window_cells
 from bendi.units import MIB
 
 SYSTEM_RESERVE_BYTES = 256 * MIB
@@ -113,7 +113,7 @@ def context_that_fits(
     def fits(context_tok: int) -> bool:
         setup = MemorySetup(context_tok, parallel)
         if whole_inputs:
-            setup = replace(setup, n_batch=context_tok, n_ubatch=context_tok, embeddings=True)
+            setup = for_whole_inputs(setup)
         return memory_needed(model, setup).beside_weights_bytes <= room_bytes
 
     if fits(train_tok):

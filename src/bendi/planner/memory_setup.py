@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CELLS = 256
 """llama.cpp allocates the KV cache in multiples of so many tokens (llama-context.cpp)."""
@@ -27,6 +27,12 @@ class MemorySetup:
     def types(self) -> tuple[str, str]:
         """Of keys and values."""
         return self.type_k, self.type_v
+
+
+def for_whole_inputs(setup: MemorySetup) -> MemorySetup:
+    """The same for a model that makes vectors or scores, and must see an input at once: as encoders do."""
+    batch_tok = max(setup.n_ubatch, pad_cells(setup.context_tok))
+    return replace(setup, n_batch=batch_tok, n_ubatch=batch_tok, embeddings=True)
 
 
 def pad_cells(context_tok: int) -> int:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bendi.i18n import _
-from bendi.server import middleware, openai_models, operations, page_files, pool_api
+from bendi.server import middleware, openai_models, openai_vectors, operations, page_files, pool_api
 from bendi.server.api_errors import ApiError
 from bendi.server.bodies import check_query, read_body
 from bendi.server.endpoint import Call, Endpoint
@@ -24,6 +24,7 @@ from bendi.server.table import Found, Table
 ALL: tuple[Endpoint, ...] = (
     *operations.ENDPOINTS,
     *openai_models.ENDPOINTS,
+    *openai_vectors.ENDPOINTS,
     *page_files.ENDPOINTS,
     *pool_api.ENDPOINTS,
 )

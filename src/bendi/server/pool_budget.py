@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bendi.engines.prepare import DEFAULT_INPUT_TOK
 from bendi.formats import model_info, read_gguf_split
 from bendi.planner import (
     SYSTEM_RESERVE_BYTES,
     MemoryFacts,
     MemorySetup,
     context_that_fits,
+    for_whole_inputs,
     memory_facts,
     memory_needed,
 )
@@ -32,11 +34,16 @@ class ModelSize:
     train_tok: int
 
     def bytes_for(self, context_tok: int, slots: int, *, embeddings: bool = False) -> int:
-        setup = MemorySetup(context_tok, slots, embeddings=embeddings)
-        return memory_needed(self.memory, setup).total_bytes
+        return memory_needed(self.memory, _setup(context_tok, slots, embeddings)).total_bytes
 
-    def beside_weights_bytes(self, context_tok: int) -> int:
-        return memory_needed(self.memory, MemorySetup(context_tok)).beside_weights_bytes
+    def beside_weights_bytes(self, context_tok: int, *, embeddings: bool = False) -> int:
+        return memory_needed(self.memory, _setup(context_tok, 1, embeddings)).beside_weights_bytes
+
+
+def _setup(context_tok: int, slots: int, embeddings: bool) -> MemorySetup:
+    setup = MemorySetup(context_tok, slots)
+    # Some need not see an input at once; for them this is a bound.
+    return for_whole_inputs(setup) if embeddings else setup
 
 
 def model_size(path: Path) -> ModelSize:
@@ -48,7 +55,8 @@ def model_size(path: Path) -> ModelSize:
 
 @dataclass(frozen=True)
 class Want:
-    """`context_tok`: what a request asks for, None for the usual. `most_slots`: as many as there may be."""
+    """`context_tok`: what a request asks for, None for the usual. `most_slots`: as many as there may be.
+    `embeddings`: for vectors or scores."""
 
     context_tok: int | None
     most_slots: int
@@ -146,7 +154,8 @@ def largest_fit(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
 
 def wanted_tok(size: ModelSize, want: Want) -> int:
     """Never more than the model was trained for."""
-    return min(want.context_tok or DEFAULT_CONTEXT_TOK, size.train_tok)
+    usual_tok = DEFAULT_INPUT_TOK if want.embeddings else DEFAULT_CONTEXT_TOK
+    return min(want.context_tok or usual_tok, size.train_tok)
 
 
 def _shorter(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
@@ -154,8 +163,10 @@ def _shorter(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
         return None
     # The reserve is in the room already.
     usable_bytes = room_bytes + SYSTEM_RESERVE_BYTES
-    context_tok = context_that_fits(size.memory, usable_bytes, size.memory.weights_bytes)
-    return largest_fit(size, Want(min(context_tok, wanted_tok(size, want)), 1), room_bytes) if context_tok else None
+    weights_bytes, whole_inputs = size.memory.weights_bytes, want.embeddings
+    context_tok = context_that_fits(size.memory, usable_bytes, weights_bytes, whole_inputs=whole_inputs)
+    shorter = Want(min(context_tok, wanted_tok(size, want)), 1, want.embeddings)
+    return largest_fit(size, shorter, room_bytes) if context_tok else None
 
 
 def _larger_than_memory(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
@@ -163,8 +174,8 @@ def _larger_than_memory(size: ModelSize, want: Want, room_bytes: int) -> Fit | N
     if size.memory.weights_bytes <= room_bytes // 2:
         return None
     usable_bytes = room_bytes + SYSTEM_RESERVE_BYTES
-    fitting_tok = context_that_fits(size.memory, usable_bytes, usable_bytes // 2)
+    fitting_tok = context_that_fits(size.memory, usable_bytes, usable_bytes // 2, whole_inputs=want.embeddings)
     context_tok = wanted_tok(size, want) if want.context_tok else min(fitting_tok, wanted_tok(size, want))
-    if not context_tok or size.beside_weights_bytes(context_tok) > room_bytes:
+    if not context_tok or size.beside_weights_bytes(context_tok, embeddings=want.embeddings) > room_bytes:
         return None
-    return Fit(context_tok, 1, size.bytes_for(context_tok, 1))
+    return Fit(context_tok, 1, size.bytes_for(context_tok, 1, embeddings=want.embeddings))

@@ -45,7 +45,8 @@ def load_request(model: LocalModel, kind: Kind, fit: Fit, settings: Settings) ->
         context_tok=fit.context_tok,
         threads=settings.threads,
         parallel=fit.slots,
-        embeddings=kind != "text",
+        embeddings=kind == "embedding",
+        reranking=kind == "rerank",
         memory_limit_bytes=settings.worker_memory_bytes,
     )
 
