@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from live import LiveServer
 
+import scripted_model
 from bendi.settings import Settings, load_settings
 
 
@@ -20,4 +21,17 @@ def settings(clean_environment: Path) -> Settings:
 def server(settings: Settings) -> Iterator[LiveServer]:
     """A server with all endpoints and no keys."""
     with LiveServer(settings) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def talking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """One server for all tests that ask models: `demo`, `tools` (calls the tool that it is given), `endless`."""
+    home = tmp_path_factory.mktemp("talking")
+    models = home / "models"
+    models.mkdir()
+    scripted_model.write(models / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
+    scripted_model.write(models / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
+    folders = {name: str(home / name.lower()) for name in ("BENDI_STATE", "BENDI_CACHE", "BENDI_CONFIG")}
+    with LiveServer(load_settings({"HOME": str(home), "BENDI_MODELS": str(models), **folders})) as live:
         yield live

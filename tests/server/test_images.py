@@ -5,23 +5,14 @@ from __future__ import annotations
 import base64
 import struct
 import time
-import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import png
 
 from bendi.server.api_errors import ApiError
 from bendi.server.images import MAX_IMAGE_BYTES, image_from_base64, image_from_url, pixels
-
-
-def png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + b"\x7f\x20\x10" * width for _row in range(min(height, 64)))
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def uri(content: bytes) -> str:

@@ -12,7 +12,16 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bendi.i18n import _
-from bendi.server import middleware, openai_models, openai_vectors, operations, page_files, pool_api
+from bendi.server import (
+    middleware,
+    openai_chat,
+    openai_completions,
+    openai_models,
+    openai_vectors,
+    operations,
+    page_files,
+    pool_api,
+)
 from bendi.server.api_errors import ApiError
 from bendi.server.bodies import check_query, read_body
 from bendi.server.endpoint import Call, Endpoint
@@ -27,6 +36,8 @@ ALL: tuple[Endpoint, ...] = (
     *openai_vectors.ENDPOINTS,
     *page_files.ENDPOINTS,
     *pool_api.ENDPOINTS,
+    *openai_chat.ENDPOINTS,
+    *openai_completions.ENDPOINTS,
 )
 """Every endpoint that there is: one line for each module that has some."""
 

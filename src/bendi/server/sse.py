@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -24,7 +25,7 @@ PING_S = 15.0
 """Proxies and clients give up a connection on which nothing comes; most wait for 30 s or longer."""
 PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
-_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+_HEADERS = {"x-accel-buffering": "no"}
 _QUEUED = 32
 
 
@@ -117,6 +118,8 @@ async def _body(
             yield ping if first is None else first[1]
             async for event in events:
                 yield ping if event is None else event[1]
+        except ClientDisconnect:
+            return
         except ApiError as error:
             yield failed(error)
         except BendiError as error:
