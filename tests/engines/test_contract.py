@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scripted_model
 from native_engine import opener
 
+import scripted_model
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 import httpx
 import pytest
 from live import LiveServer
+from pictures import png
 
 ANY = {"temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0, "max_tokens": 30}
 """Sampling so wild that two answers are never the same by chance."""
@@ -274,6 +276,9 @@ def test_images_only_as_data_and_only_where_the_model_sees(talking: LiveServer) 
     remote = shown("https://127.0.0.1:1/cat.png")
     assert remote.status_code == 400
     assert remote.json()["error"]["param"] == "messages.0.content.1.image_url"
+    blind = shown(f"data:image/png;base64,{base64.b64encode(png(8, 8)).decode()}")
+    assert blind.status_code == 400
+    assert "image" in blind.json()["error"]["message"]
 
 
 def test_a_model_that_is_not_there(talking: LiveServer) -> None:
