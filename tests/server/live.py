@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
 from collections.abc import Mapping
@@ -11,12 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-import uvicorn
 
 from bendi.server.app import ALL, create_app
 from bendi.server.endpoint import Endpoint
+from bendi.server.listening import Place
 from bendi.server.policy import Policy
-from bendi.server.serving import make_services
+from bendi.server.serving import Server, make_services, server_config
 from bendi.settings import Settings
 
 
@@ -31,8 +30,7 @@ class LiveServer:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
-        options: dict[str, Any] = {"log_config": None, "lifespan": "off", "ws": "none", "access_log": False}
-        self._server = uvicorn.Server(uvicorn.Config(app, **options))
+        self._server = Server(server_config(app, Place("127.0.0.1", self.port), drain_s=5.0))
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def _serve(self) -> None:
@@ -40,8 +38,8 @@ class LiveServer:
             try:
                 await self._server.serve([self._socket])
             finally:
-                with contextlib.suppress(NotImplementedError):  # until the pool is there
-                    await self.services.pool.close(0.0)
+                await self.services.pool.close(0.0)
+                self.services.close()
 
         asyncio.run(main())
 

@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--origin", action="append", metavar="URL", help=origin_help)
     keep_help = _("how long a model stays loaded after its last request: 5m, 1h, never")
     add("--keep-alive", metavar="TIME", help=keep_help)
+    add("--no-page", action="store_true", help=_("no web page, only the interfaces for programs"))
     add("--log", choices=LOGS, help=_("how to log requests on standard error"))
 
 
@@ -47,7 +48,9 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= args.port <= 65535:
             raise UsageError(_("A port is a number from 0 to 65535."))
         place = replace(place, port=args.port)
-    return serve(settings, Start(place, tuple(args.models), _tell_ready, _log(settings.serve_log)))
+    page = not args.no_page
+    start = Start(place, tuple(args.models), lambda url: _tell_ready(url, page), _log(settings.serve_log), page)
+    return serve(settings, start)
 
 
 def _settings(args: argparse.Namespace, settings: Settings) -> Settings:
@@ -71,8 +74,9 @@ def _settings(args: argparse.Namespace, settings: Settings) -> Settings:
     return replace(settings, **changes)
 
 
-def _tell_ready(url: str) -> None:
-    output.facts([(_("{client} clients").format(client=client), url + path) for client, path in _CLIENTS])
+def _tell_ready(url: str, page: bool) -> None:
+    rows = [(_("{client} clients").format(client=client), url + path) for client, path in _CLIENTS]
+    output.facts([(_("In a browser"), url + "/"), *rows] if page else rows)
     output.data(_("Ctrl-C ends the server."))
 
 

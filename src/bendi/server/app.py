@@ -41,6 +41,9 @@ ALL: tuple[Endpoint, ...] = (
 )
 """Every endpoint that there is: one line for each module that has some."""
 
+WITHOUT_PAGE: tuple[Endpoint, ...] = tuple(endpoint for endpoint in ALL if endpoint not in page_files.ENDPOINTS)
+"""For a server that has no web page."""
+
 _LARGE_BYTES = 256 * 1024
 """A body from this size on is read in a thread, so that others need not wait."""
 _BODY_S = 60.0

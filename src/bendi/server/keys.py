@@ -82,7 +82,7 @@ class KeyRing:
 
     def find(self, key: str) -> Key | None:
         """The key that was presented; None for a wrong one. How long it takes says nothing about the keys."""
-        if len(key) > _LONGEST_KEY:
+        if len(key) > _LONGEST_KEY or not key.isascii():
             return None
         digest = _digest(key)
         found = None
@@ -171,7 +171,7 @@ class KeyRing:
 
 
 def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(key.encode("ascii")).hexdigest()
 
 
 def _read(path: Path) -> tuple[Key, ...]:

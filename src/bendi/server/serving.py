@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from bendi.errors import ConfigError
 from bendi.i18n import _
-from bendi.server.app import create_app
+from bendi.server.app import ALL, WITHOUT_PAGE, create_app
 from bendi.server.keys import KeyRing
 from bendi.server.kinds import usual_kind
 from bendi.server.listening import Place, check_place, open_sockets
@@ -49,12 +50,14 @@ _QUIET_KEEP_ALIVE_S = 75
 
 @dataclass(frozen=True)
 class Start:
-    """`models`: loaded before anybody may ask, and kept. `on_ready` gets the address, such as `http://127.0.0.1:23634`."""
+    """`models`: loaded before anybody may ask, and kept. `on_ready` gets the address, such as `http://127.0.0.1:23634`.
+    `page`: whether there is a web page at it."""
 
     place: Place
     models: tuple[str, ...]
     on_ready: Callable[[str], None]
     log: Log
+    page: bool = True
 
 
 def serve(settings: Settings, start: Start) -> int:
@@ -90,7 +93,32 @@ def make_services(settings: Settings, keys: KeyRing | None = None, files: Sequen
     )
 
 
-class _Server(uvicorn.Server):
+def server_config(app: ASGIApp, place: Place, drain_s: float) -> uvicorn.Config:
+    """How uvicorn runs it: HTTP and nothing else, within limits. Raises ConfigError when TLS cannot be used."""
+    config = uvicorn.Config(
+        app,
+        log_config=None, access_log=False, server_header=False,
+        lifespan="off", ws="none", http="h11",
+        # Nobody may say in a header from where a request came.
+        proxy_headers=False,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_keep_alive=_QUIET_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(drain_s),
+        ssl_certfile=place.tls_cert, ssl_keyfile=place.tls_key,
+    )  # fmt: skip
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            _("TLS cannot be used with {cert} and {key}: {error}").format(
+                cert=place.tls_cert, key=place.tls_key, error=error
+            ),
+            hint=_("Both must be PEM files, the key without a password and belonging to the certificate."),
+        ) from error
+    return config
+
+
+class Server(uvicorn.Server):
     """uvicorn, which leaves signals to us: it would end the process with the signal's own code."""
 
     @contextlib.contextmanager
@@ -111,7 +139,9 @@ class _Run:
     async def until_told(self) -> int:
         services = self.services
         services.phase.now = "starting"
-        server = self._server()
+        policy = policy_for(services.settings, self.start.place.host)
+        app = create_app(services, policy, self.start.log, ALL if self.start.page else WITHOUT_PAGE)
+        server = Server(server_config(app, self.start.place, services.settings.serve_drain_s))
         main = asyncio.current_task()
         assert main
         with _signals_to(lambda: self._on_signal(server, main)):
@@ -131,32 +161,6 @@ class _Run:
                 await services.pool.close(0.0)
                 services.keys.save_used()
                 self.start.log({"event": "ended"})
-
-    def _server(self) -> _Server:
-        place = self.start.place
-        policy = policy_for(self.services.settings, place.host)
-        app = create_app(self.services, policy, self.start.log)
-        config = uvicorn.Config(
-            app,
-            log_config=None, access_log=False, server_header=False,
-            lifespan="off", ws="none", http="h11",
-            # Nobody may say in a header from where a request came.
-            proxy_headers=False,
-            h11_max_incomplete_event_size=_HEAD_BYTES,
-            timeout_keep_alive=_QUIET_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=math.ceil(self.services.settings.serve_drain_s),
-            ssl_certfile=place.tls_cert, ssl_keyfile=place.tls_key,
-        )  # fmt: skip
-        try:
-            config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                _("TLS cannot be used with {cert} and {key}: {error}").format(
-                    cert=place.tls_cert, key=place.tls_key, error=error
-                ),
-                hint=_("Both must be PEM files, the key without a password and belonging to the certificate."),
-            ) from error
-        return _Server(config)
 
     async def _load_models(self) -> None:
         """Then the server is ready, unless it was told to end meanwhile."""
@@ -192,7 +196,7 @@ class _Run:
             return socket.gethostname()
         return f"[{host}]" if ":" in host else host
 
-    def _on_signal(self, server: _Server, main: asyncio.Task[Any]) -> None:
+    def _on_signal(self, server: Server, main: asyncio.Task[Any]) -> None:
         self._signals += 1
         if self._signals == 1:
             self.services.phase.now = "draining"
