@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pool_engines import Garage, copies
 
+from bendi.engines import LoadRequest
 from bendi.errors import ConfigError, EngineCrashed, EngineError, ModelFileError, NotFoundError, OutOfMemory, UsageError
 from bendi.server.api_errors import ApiError
 from bendi.server.pool import Lease, ModelPool, PoolLimits, Wish
@@ -22,8 +23,12 @@ from bendi.settings import Settings
 @pytest.fixture
 def one_bytes(demo_model: Path) -> int:
     """What the model takes with one slot."""
-    size = model_size(demo_model)
-    return size.bytes_for(size.train_tok, 1)
+    return bytes_of(demo_model, 2048)
+
+
+def bytes_of(model: Path, context_tok: int, slots: int = 1) -> int:
+    load = LoadRequest(model)
+    return model_size(load).bytes_for(load, context_tok, slots)
 
 
 def play(
@@ -215,15 +220,13 @@ def test_waiting_for_memory_can_be_given_up(settings: Settings, demo_model: Path
 
 
 def test_slots_are_as_many_as_memory_gives(settings: Settings, demo_model: Path) -> None:
-    size = model_size(demo_model)
-
     async def scene(pool: ModelPool, garage: Garage) -> None:
         async with pool.lease(Wish("demo")):
             pass
         assert pool.loaded()[0].slots == 3
         assert garage.engines[0].load.parallel == 3
 
-    limit_bytes = size.bytes_for(size.train_tok, 4) - 1
+    limit_bytes = bytes_of(demo_model, 2048, 4) - 1
     play(settings, scene, PoolLimits(memory_bytes=limit_bytes, slots=8))
 
 
@@ -393,7 +396,7 @@ def test_a_longer_context_when_nobody_else_uses_the_model(settings: Settings) ->
 
 
 def test_growth_without_memory_leaves_the_model_as_it_is(settings: Settings, demo_model: Path) -> None:
-    limit_bytes = model_size(demo_model).bytes_for(1024, 1)
+    limit_bytes = bytes_of(demo_model, 1024)
 
     async def scene(pool: ModelPool, garage: Garage) -> None:
         lease = await pool.acquire(Wish("demo", context_tok=1024))

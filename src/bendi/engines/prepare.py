@@ -25,7 +25,7 @@ from bendi.planner import (
 )
 from bendi.units import format_size
 
-_DEFAULT_CONTEXT_TOK = 16384
+DEFAULT_CONTEXT_TOK = 16384
 """Enough for long conversations; a model trained for a million tokens does not take all memory unasked."""
 DEFAULT_INPUT_TOK = 2048
 """Likewise for inputs that must be computed at once, which takes the more memory the longer they may be."""
@@ -93,10 +93,10 @@ def prepare(load: LoadRequest) -> Prepared:
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
     kept_bytes = min(weights_bytes, usable_bytes // 2)
     fitting_tok = context_that_fits(facts, usable_bytes, kept_bytes, load.parallel, whole_inputs=whole)
-    default_tok = DEFAULT_INPUT_TOK if whole else _DEFAULT_CONTEXT_TOK
+    default_tok = DEFAULT_INPUT_TOK if whole else DEFAULT_CONTEXT_TOK
     train_tok = info.context_length or default_tok
     context_tok = load.context_tok or min(train_tok, default_tok, fitting_tok or train_tok)
-    setup = _setup(load, context_tok, bool(pooled), whole)
+    setup = memory_setup(load, context_tok, bool(pooled), whole)
     need = memory_needed(facts, setup)
     needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES
     if fitting_tok == 0 or needed_bytes > usable_bytes:
@@ -130,7 +130,8 @@ def prepare(load: LoadRequest) -> Prepared:
     )
 
 
-def _setup(load: LoadRequest, context_tok: int, makes_vectors: bool, whole_inputs: bool) -> MemorySetup:
+def memory_setup(load: LoadRequest, context_tok: int, makes_vectors: bool, whole_inputs: bool) -> MemorySetup:
+    """How `load` is loaded with a context that has been decided. `whole_inputs`: see `takes_whole_inputs`."""
     batch_tok = load.batch_tok or BATCH_TOK
     setup = MemorySetup(
         context_tok,

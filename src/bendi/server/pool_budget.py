@@ -3,64 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from bendi.engines.prepare import DEFAULT_INPUT_TOK
+from bendi.engines import LoadRequest
+from bendi.engines.pooling import pooling, takes_whole_inputs
+from bendi.engines.prepare import DEFAULT_CONTEXT_TOK, DEFAULT_INPUT_TOK, memory_setup
 from bendi.formats import model_info, read_gguf_split
-from bendi.planner import (
-    SYSTEM_RESERVE_BYTES,
-    MemoryFacts,
-    MemorySetup,
-    context_that_fits,
-    for_whole_inputs,
-    memory_facts,
-    memory_needed,
-)
+from bendi.planner import SYSTEM_RESERVE_BYTES, MemoryFacts, MemoryNeed, context_that_fits, memory_facts, memory_needed
 
 Leaves = Literal["now", "later", "never"]
-DEFAULT_CONTEXT_TOK = 16384
-"""Of one conversation, where nobody asks for more: as `bendi run`."""
 LEAST_CONTEXT_TOK = 4096
 """A model is not loaded with less in order to save others from being unloaded."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What decides the memory that a model takes. `train_tok`: the longest context that it was trained for."""
+    """What decides the memory that a model takes. `train_tok`: the longest context that it was trained for.
+    `makes_vectors`, `whole_inputs`: for models that write no text, see `engines.pooling`."""
 
     memory: MemoryFacts
     train_tok: int
+    makes_vectors: bool = False
+    whole_inputs: bool = False
 
-    def bytes_for(self, context_tok: int, slots: int, *, embeddings: bool = False) -> int:
-        return memory_needed(self.memory, _setup(context_tok, slots, embeddings)).total_bytes
+    @property
+    def default_tok(self) -> int:
+        """Where nobody asks for more: as `bendi run`."""
+        return min(DEFAULT_INPUT_TOK if self.whole_inputs else DEFAULT_CONTEXT_TOK, self.train_tok)
 
-    def beside_weights_bytes(self, context_tok: int, *, embeddings: bool = False) -> int:
-        return memory_needed(self.memory, _setup(context_tok, 1, embeddings)).beside_weights_bytes
+    def bytes_for(self, load: LoadRequest, context_tok: int, slots: int = 1) -> int:
+        return self.need(load, context_tok, slots).total_bytes
+
+    def need(self, load: LoadRequest, context_tok: int, slots: int = 1) -> MemoryNeed:
+        setup = memory_setup(replace(load, parallel=slots), context_tok, self.makes_vectors, self.whole_inputs)
+        return memory_needed(self.memory, setup)
+
+    def longest_tok(self, usable_bytes: int, weights_bytes: int) -> int:
+        """The longest context that fits, 0 for none."""
+        return context_that_fits(self.memory, usable_bytes, weights_bytes, whole_inputs=self.whole_inputs)
 
 
-def _setup(context_tok: int, slots: int, embeddings: bool) -> MemorySetup:
-    setup = MemorySetup(context_tok, slots)
-    # Some need not see an input at once; for them this is a bound.
-    return for_whole_inputs(setup) if embeddings else setup
-
-
-def model_size(path: Path) -> ModelSize:
-    """Reads the headers. Raises as `read_gguf_split`."""
-    headers = read_gguf_split(path)
+def model_size(load: LoadRequest) -> ModelSize:
+    """Reads the headers. Raises as `read_gguf_split`, and ModelFileError when the model cannot do what is wanted."""
+    headers = read_gguf_split(load.model_path)
     facts = memory_facts(*headers)
-    return ModelSize(facts, model_info(*headers).context_length or DEFAULT_CONTEXT_TOK)
+    pooled = pooling(load, headers)
+    train_tok = model_info(*headers).context_length or DEFAULT_CONTEXT_TOK
+    return ModelSize(facts, train_tok, bool(pooled), takes_whole_inputs(pooled, headers, facts))
 
 
 @dataclass(frozen=True)
 class Want:
-    """`context_tok`: what a request asks for, None for the usual. `most_slots`: as many as there may be.
-    `embeddings`: for vectors or scores."""
+    """`load`: what is wanted in any case. `context_tok`: what requests ask for, None for the usual. `most_slots`: as
+    many as there may be."""
 
+    load: LoadRequest
     context_tok: int | None
     most_slots: int
-    embeddings: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def largest_fit(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
     """The context that is wanted, with as many slots as there is room for; None without room for one."""
     context_tok = wanted_tok(size, want)
     for slots in range(want.most_slots, 0, -1):
-        total_bytes = size.bytes_for(context_tok, slots, embeddings=want.embeddings)
+        total_bytes = size.bytes_for(want.load, context_tok, slots)
         if total_bytes <= room_bytes:
             return Fit(context_tok, slots, total_bytes)
     return None
@@ -154,18 +154,15 @@ def largest_fit(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
 
 def wanted_tok(size: ModelSize, want: Want) -> int:
     """Never more than the model was trained for."""
-    usual_tok = DEFAULT_INPUT_TOK if want.embeddings else DEFAULT_CONTEXT_TOK
-    return min(want.context_tok or usual_tok, size.train_tok)
+    return min(want.context_tok or size.default_tok, size.train_tok)
 
 
 def _shorter(size: ModelSize, want: Want, room_bytes: int) -> Fit | None:
     if want.context_tok:
         return None
     # The reserve is in the room already.
-    usable_bytes = room_bytes + SYSTEM_RESERVE_BYTES
-    weights_bytes, whole_inputs = size.memory.weights_bytes, want.embeddings
-    context_tok = context_that_fits(size.memory, usable_bytes, weights_bytes, whole_inputs=whole_inputs)
-    shorter = Want(min(context_tok, wanted_tok(size, want)), 1, want.embeddings)
+    context_tok = size.longest_tok(room_bytes + SYSTEM_RESERVE_BYTES, size.memory.weights_bytes)
+    shorter = replace(want, context_tok=min(context_tok, wanted_tok(size, want)), most_slots=1)
     return largest_fit(size, shorter, room_bytes) if context_tok else None
 
 
@@ -174,8 +171,8 @@ def _larger_than_memory(size: ModelSize, want: Want, room_bytes: int) -> Fit | N
     if size.memory.weights_bytes <= room_bytes // 2:
         return None
     usable_bytes = room_bytes + SYSTEM_RESERVE_BYTES
-    fitting_tok = context_that_fits(size.memory, usable_bytes, usable_bytes // 2, whole_inputs=want.embeddings)
+    fitting_tok = size.longest_tok(usable_bytes, usable_bytes // 2)
     context_tok = wanted_tok(size, want) if want.context_tok else min(fitting_tok, wanted_tok(size, want))
-    if not context_tok or size.beside_weights_bytes(context_tok, embeddings=want.embeddings) > room_bytes:
+    if not fitting_tok or size.need(want.load, context_tok).beside_weights_bytes > room_bytes:
         return None
-    return Fit(context_tok, 1, size.bytes_for(context_tok, 1, embeddings=want.embeddings))
+    return Fit(context_tok, 1, size.bytes_for(want.load, context_tok))

@@ -14,7 +14,6 @@ from bendi.engines import Engine, LoadRequest, open_recorded_engine
 from bendi.engines.protocol import HostedEngine
 from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.i18n import _
-from bendi.server.pool_budget import Fit
 from bendi.server.pool_words import Kind
 from bendi.settings import Settings
 from bendi.store import LocalModel
@@ -38,13 +37,11 @@ def open_model(load: LoadRequest, settings: Settings, on_progress: Callable[[flo
     return open_recorded_engine(load, settings, on_progress, name)
 
 
-def load_request(model: LocalModel, kind: Kind, fit: Fit, settings: Settings) -> LoadRequest:
-    """What is asked of the engine."""
+def load_request(model: LocalModel, kind: Kind, settings: Settings) -> LoadRequest:
+    """What is asked of the engine, before it is known how much memory there is."""
     return LoadRequest(
         model_path=model.path,
-        context_tok=fit.context_tok,
         threads=settings.threads,
-        parallel=fit.slots,
         embeddings=kind == "embedding",
         reranking=kind == "rerank",
         memory_limit_bytes=settings.worker_memory_bytes,

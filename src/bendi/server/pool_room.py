@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bendi.engines import LoadRequest
 from bendi.errors import OutOfMemory
@@ -65,13 +65,14 @@ class Room:
 
         Raises NoRoom; LoadStopped when nobody waits for it any more; ModelFileError.
         """
-        size = await in_thread(model_size, entry.model.path)
+        load = load_request(entry.model, entry.kind, self._settings)
+        size = await in_thread(model_size, load)
         marked: list[Entry] = []
         async with self._turn:
             try:
                 while True:
                     self._change.clear()
-                    planned, leaving = await self._next(entry, size)
+                    planned, leaving = await self._next(entry, load, size)
                     if planned is not None:
                         entry.promised_bytes = planned.fit.total_bytes
                         return planned
@@ -86,13 +87,13 @@ class Room:
                     other.must_go = False
                     self._resume(other)
 
-    async def _next(self, entry: Entry, size: ModelSize) -> tuple[Planned | None, list[Entry]]:
+    async def _next(self, entry: Entry, load: LoadRequest, size: ModelSize) -> tuple[Planned | None, list[Entry]]:
         """The plan where there is room for it, else who must leave."""
         usable_bytes = await in_thread(self._usable_bytes)
         if not entry.queue or (entry.opening and entry.opening.stopped):
             raise LoadStopped
         asked_tok = entry.longest_wish_tok()
-        want = Want(asked_tok or self._settings.context_tok, self._limits.slots, entry.kind != "text")
+        want = Want(load, asked_tok or self._settings.context_tok, self._limits.slots)
         if entry.hosted:
             usable_bytes += memory_of(entry.hosted.engine).private_bytes  # it goes when the new one comes
         others = [other for other in self._entries() if other is not entry and other.promised_bytes]
@@ -103,8 +104,8 @@ class Room:
         if decision.fit is None:
             raise self._refusal(entry, (size, want, purse), [other for other in others if other.pinned])
         if not decision.leaving:
-            load = load_request(entry.model, entry.kind, decision.fit, self._settings)
-            return Planned(load, decision.fit, asked_tok), []
+            fit = decision.fit
+            return Planned(replace(load, context_tok=fit.context_tok, parallel=fit.slots), fit, asked_tok), []
         return None, _who(decision, others, holders)
 
     async def _send_off(self, leaving: Iterable[Entry]) -> bool:
@@ -121,21 +122,21 @@ class Room:
 
     def _refusal(self, entry: Entry, asked: tuple[ModelSize, Want, Purse], pinned: list[Entry]) -> NoRoom:
         size, want, purse = asked
-        fit = Fit(wanted_tok(size, want), 1, 0)
+        context_tok = wanted_tok(size, want)
         room_bytes = purse.room_bytes([holder for holder in purse.holders if holder.leaves != "never"])
         message = _(
             "{model} does not fit: it needs {needed} with a context of {context} tokens; {usable} can be used."
         ).format(
             model=entry.model.name,
-            needed=format_size(size.bytes_for(fit.context_tok, 1, embeddings=want.embeddings)),
-            context=fit.context_tok,
+            needed=format_size(size.bytes_for(want.load, context_tok)),
+            context=context_tok,
             usable=format_size(room_bytes),
         )
         hint = ""
         if pinned:
             names = ", ".join(other.model.name for other in pinned)
             hint = _("Pinned models are never unloaded for others: {names}.").format(names=names)
-        return NoRoom(message, hint, load_request(entry.model, entry.kind, fit, self._settings), room_bytes)
+        return NoRoom(message, hint, replace(want.load, context_tok=want.context_tok), room_bytes)
 
 
 def _who(decision: Decision, entries: list[Entry], holders: list[Holder]) -> list[Entry]:
