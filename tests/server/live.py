@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,15 +16,25 @@ from bendi.server.app import ALL, create_app
 from bendi.server.endpoint import Endpoint
 from bendi.server.listening import Place
 from bendi.server.policy import Policy
+from bendi.server.pool import ModelPool
 from bendi.server.serving import Server, make_services, server_config
 from bendi.settings import Settings
 
 
 class LiveServer:
-    """`url`: where it listens. `log`: what it has logged. `client`: an HTTP client for it, closed with it."""
+    """`url`: where it listens. `log`: what it has logged. `client`: an HTTP client for it, closed with it.
+    `pool`: instead of the usual one."""
 
-    def __init__(self, settings: Settings, policy: Policy | None = None, endpoints: tuple[Endpoint, ...] = ALL) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy | None = None,
+        endpoints: tuple[Endpoint, ...] = ALL,
+        pool: ModelPool | None = None,
+    ) -> None:
         self.services = make_services(settings)
+        if pool:
+            self.services = replace(self.services, pool=pool)
         self.log: list[Mapping[str, Any]] = []
         app = create_app(self.services, policy or Policy(), self.log.append, endpoints)
         self._socket = socket.create_server(("127.0.0.1", 0))
