@@ -86,7 +86,7 @@ def test_a_streamed_answer(live: LiveServer) -> None:
 
 
 def test_several_answers_to_one_question(ask: Ask) -> None:
-    again = [ask(n=3, seed=4, temperature=5.0, max_tokens=20)["texts"] for _ in range(2)]
+    again = [ask(prompt="A", messages=[], n=3, seed=4, temperature=5.0, max_tokens=20)["texts"] for _ in range(2)]
     assert again[0] == again[1]
     assert len(set(again[0])) == 3
 
@@ -144,7 +144,7 @@ def test_the_context_does_not_grow_under_others(slow: tuple[LiveServer, Garage])
         within(5, lambda: busy(server) == 1)
         refused = server.client.post("/answer", json={"prompt": "word " * 600})
         assert refused.status_code == 400
-        assert refused.json()["error"]["context_needed"] == 600
+        assert refused.json()["error"]["context_needed"] == 601
         assert other.result().json()["finish"] == "length"
     grown = server.client.post("/answer", json={"prompt": "word " * 600, "max_tokens": 1})
     assert grown.json()["note"]["policy_applied"] == "grow"
