@@ -14,6 +14,7 @@ from bendi.engines.load_report import LAST_LINE, read_load_report
 from bendi.engines.pooling import scores_are_probabilities
 from bendi.engines.prepare import Prepared
 from bendi.engines.process import WorkerProcess
+from bendi.engines.projector import check_image
 from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Observer, Ranking, StateInfo
 from bendi.engines.transport import Address, WorkerGone, WorkerRefused
 from bendi.engines.vectors import VectorCalls
@@ -238,12 +239,15 @@ def _check_tools(request: GenerateRequest, takes_tools: bool) -> None:
 
 
 def check_images(request: GenerateRequest, sees: bool) -> None:
-    """Raises RequestRejected when the request has images and the model cannot see."""
-    if not sees and any(message.images for message in request.messages):
+    """Raises RequestRejected when the request has images and the model cannot see, or they cannot be images."""
+    images = [image for message in request.messages for image in message.images]
+    if images and not sees:
         raise RequestRejected(
             _("This model cannot see images: it was loaded without a projector."),
             hint=_("Send the request without images, or choose a model that can see."),
         )
+    for image in images:
+        check_image(image)
 
 
 def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:

@@ -50,6 +50,9 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
         said += ["--flash-attn", "on" if config.flash_attention else "off"]
     if not config.repack:
         said += ["--no-repack"]
+    if config.mmproj_path:
+        # What it cannot decode it would hand to ffmpeg; below a file there is no program.
+        said += ["--mmproj", config.mmproj_path, "--video-ffmpeg-dir", config.model_path]
     if config.pooling:
         said += ["--embeddings", "--pooling", config.pooling]
     if config.state_dir:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bendi.engines.pooling import pooling, takes_whole_inputs
+from bendi.engines.projector import Projector, read_projector
 from bendi.engines.protocol import LoadRequest
 from bendi.engines.worker_config import BATCH_TOK, WorkerConfig
 from bendi.errors import ModelFileError, OutOfMemory
@@ -41,7 +42,7 @@ class Prepared:
     disk. `setup`, `need`: how the model is loaded, and the memory that takes by prediction. `repack`: the engine may
     keep its own, faster copy of the weights, which cannot be paged out as the mapped file can. `checkpoints`: copies of
     windows and states at earlier turns that it may keep of each conversation. `pooling`: see `engines.pooling`.
-    `writes_text`: False for encoders, which only read."""
+    `writes_text`: False for encoders, which only read. `projector`: of a model that is to see images."""
 
     parts: tuple[Path, ...]
     headers: tuple[GgufFile, ...]
@@ -56,12 +57,18 @@ class Prepared:
     identity: tuple[Identity, ...]
     pooling: str = ""
     writes_text: bool = True
+    projector: Projector | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that the engine reads."""
+        return (*self.parts, self.projector.path) if self.projector else self.parts
 
     def check_unchanged(self) -> None:
         """Raises ModelFileError when a file is not the one any more that was checked: the engine may have read another.
         To be called when it is ready, before it is asked anything."""
         try:
-            unchanged = _identity(self.parts) == self.identity
+            unchanged = _identity(self.files) == self.identity
         except OSError:
             unchanged = False
         if not unchanged:
@@ -83,8 +90,10 @@ def prepare(load: LoadRequest) -> Prepared:
     memory are allowed: they are mapped from the file, slowly.
     """
     parts = [part.absolute() for part in split_paths(load.model_path)]
-    before = _identity([part for part in parts if part.exists()])
+    read = [*parts, *([load.mmproj_path.absolute()] if load.mmproj_path else [])]
+    before = _identity([path for path in read if path.exists()])
     headers = read_gguf_split(load.model_path)
+    projector = read_projector(load.mmproj_path) if load.mmproj_path else None
     info, facts = model_info(*headers), memory_facts(*headers)
     pooled = pooling(load, headers)
     whole = takes_whole_inputs(pooled, headers, facts)
@@ -98,7 +107,7 @@ def prepare(load: LoadRequest) -> Prepared:
     context_tok = load.context_tok or min(train_tok, default_tok, fitting_tok or train_tok)
     setup = memory_setup(load, context_tok, bool(pooled), whole)
     need = memory_needed(facts, setup)
-    needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES
+    needed_bytes = need.beside_weights_bytes + SYSTEM_RESERVE_BYTES + (projector.memory_bytes if projector else 0)
     if fitting_tok == 0 or needed_bytes > usable_bytes:
         raise OutOfMemory(
             _("A context of {context} tokens needs {needed} of memory beside the model; {usable} can be used.").format(
@@ -125,6 +134,7 @@ def prepare(load: LoadRequest) -> Prepared:
         checkpoints=checkpoint_count(facts, setup),
         identity=before,
         pooling=pooled,
+        projector=projector,
         writes_text=bool(facts.cache_layers) or facts.state_numbers > 0,
         repack=load.repack is not False and weights_bytes + needed_bytes <= min(limit_bytes, usable_bytes),
     )
@@ -155,7 +165,7 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
     """What the worker is told. `program`: of a native build."""
     return WorkerConfig(
         model_path=str(prepared.parts[0]),
-        part_paths=[str(part) for part in prepared.parts],
+        part_paths=[str(path) for path in prepared.files],
         program=program,
         context_tok=prepared.context_tok * load.parallel,
         threads=load.threads or 0,
@@ -166,6 +176,7 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
         type_v=load.type_v,
         flash_attention=_flash_attention(load),
         pooling=prepared.pooling,
+        mmproj_path=str(prepared.projector.path) if prepared.projector else "",
         memory_limit_bytes=prepared.memory_limit_bytes,
         repack=prepared.repack,
         checkpoints=prepared.checkpoints,

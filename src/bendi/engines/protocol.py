@@ -32,7 +32,7 @@ class LoadRequest:
     False where the engine must not keep its own copy of the weights; None where it may if there is room.
     `embeddings`, `reranking`: the model is to make vectors or scores instead of text (see Embedder, Reranker);
     `context_tok` then bounds one input. `pooling`: of embeddings; None for what the model's header says, and the mean
-    where it says nothing.
+    where it says nothing. `mmproj_path`: the projector of a model that sees images, None for a load that does not.
     """
 
     model_path: Path
@@ -42,6 +42,7 @@ class LoadRequest:
     embeddings: bool = False
     reranking: bool = False
     pooling: Pooling | None = None
+    mmproj_path: Path | None = None
     memory_limit_bytes: int | None = None
     load_timeout_s: float = 600.0
     type_k: str = "f16"

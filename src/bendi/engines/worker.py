@@ -59,6 +59,9 @@ def _parameters(config: WorkerConfig) -> Any:
     page, no slots page (it shows prompts), no fetching, no automatic fitting behind the plan's back."""
     params = xllamacpp.CommonParams()
     params.model.path = config.model_path
+    params.mmproj.path = config.mmproj_path
+    # What it cannot decode it would hand to ffmpeg; below a file there is no program.
+    params.video_ffmpeg_bin_dir = config.model_path
     params.hostnames = [config.socket_path or "127.0.0.1"]
     params.port = 0
     params.api_keys = [config.key]

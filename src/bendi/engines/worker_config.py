@@ -19,6 +19,7 @@ class WorkerConfig:
     worker is one. `flash_attention`: None for wherever it works. `prompt_threads`: 0 for as many as `threads`.
     `state_dir`: where the engine may write and read the states of conversations, empty for nowhere. `pooling`: of a
     model that makes vectors (`"mean"`, `"cls"`, `"last"`) or scores (`"rank"`), empty for one that writes text.
+    `mmproj_path`: of its projector, one of `part_paths`; empty for a model that sees no images.
 
     Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
     `parent_pid`.
@@ -36,6 +37,7 @@ class WorkerConfig:
     type_v: str = "f16"
     flash_attention: bool | None = None
     pooling: str = ""
+    mmproj_path: str = ""
     memory_limit_bytes: int = 0
     repack: bool = True
     checkpoints: int = 1

@@ -1,0 +1,42 @@
+"""The projector of a model that sees: the file that turns images into what the model reads, checked like the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bendi.errors import ModelFileError, RequestRejected
+from bendi.formats import model_info, read_gguf
+from bendi.i18n import _
+from bendi.units import MIB
+
+_WORK_BYTES = 256 * MIB
+"""A guess at what encoding one image takes beside the weights."""
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM")
+"""Of the formats that the engine decodes by itself. For all others it would start a program, which is never allowed."""
+
+
+@dataclass(frozen=True)
+class Projector:
+    """`memory_bytes`: what it takes; all of it is private, since its weights are not mapped from the file."""
+
+    path: Path
+    memory_bytes: int
+
+
+def read_projector(path: Path) -> Projector:
+    """Raises ModelFileError when it is not a sound file, or no projector for images."""
+    header = read_gguf(path)
+    info = model_info(header)
+    if info.architecture != "clip" or header.metadata.get("clip.has_vision_encoder") is not True:
+        raise ModelFileError(
+            _("{path} is no projector for images.").format(path=path),
+            hint=_("It is a file with `mmproj` in its name, beside the model that it belongs to."),
+        )
+    return Projector(path.absolute(), info.tensor_bytes + _WORK_BYTES)
+
+
+def check_image(image: bytes) -> None:
+    """Raises RequestRejected for what cannot be an image that the engine decodes by itself."""
+    if not image.startswith(_BEGINNINGS):
+        raise RequestRejected(_("An image cannot be read."), hint=_("Send PNG, JPEG, GIF or BMP."))
