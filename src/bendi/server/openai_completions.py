@@ -68,7 +68,7 @@ def prompts_of(body: CompletionBody) -> list[Prompt]:
     if isinstance(wanted, str):
         return [wanted]
     if isinstance(wanted[0], int):
-        return [tuple(cast(list[int], wanted))]
+        return [tuple(wanted)]
     return [prompt if isinstance(prompt, str) else tuple(prompt) for prompt in cast(list[str | list[int]], wanted)]
 
 
