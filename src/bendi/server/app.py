@@ -17,6 +17,7 @@ from bendi.server import (
     openai_chat,
     openai_completions,
     openai_models,
+    openai_responses,
     openai_vectors,
     operations,
     page_files,
@@ -38,6 +39,7 @@ ALL: tuple[Endpoint, ...] = (
     *pool_api.ENDPOINTS,
     *openai_chat.ENDPOINTS,
     *openai_completions.ENDPOINTS,
+    *openai_responses.ENDPOINTS,
 )
 """Every endpoint that there is: one line for each module that has some."""
 

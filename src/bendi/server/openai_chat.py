@@ -31,8 +31,8 @@ from bendi.server.openai_fields import (
     template_options_of,
     usage_of,
 )
+from bendi.server.openai_tools import tools_of
 from bendi.server.openai_types import (
-    AllowedTools,
     ChatAnswer,
     ChatBody,
     ChatMessage,
@@ -41,13 +41,9 @@ from bendi.server.openai_types import (
     JsonSchemaFormat,
     ResponseFormat,
     TextPart,
-    Tool,
-    ToolChoice,
 )
 from bendi.server.pool import Wish
 from bendi.server.sse import DONE, event_stream, frame
-
-Choice = str | Mapping[str, Any] | None
 
 
 async def _chat(call: Call) -> Response:
@@ -137,40 +133,6 @@ def _texts(message: ChatMessage) -> list[str]:
     return [
         part.text if isinstance(part, TextPart) else part.refusal for part in parts if not isinstance(part, ImagePart)
     ]
-
-
-def tools_of(tools: Sequence[Tool], choice: ToolChoice | None) -> tuple[tuple[Mapping[str, Any], ...], Choice]:
-    """The tools that may be called, and which must be. Raises ApiError."""
-    described = {tool.function.name: _tool(tool, at) for at, tool in enumerate(tools)}
-    if len(described) != len(tools):
-        raise refused("tools", _("Two tools have the same name."))
-    if not described:
-        if choice not in (None, "none", "auto"):
-            raise refused("tool_choice", _("tool_choice demands a tool, but the request has no tools."))
-        return (), None
-    if choice is None or isinstance(choice, str):
-        return tuple(described.values()), choice
-    wanted = choice.allowed_tools.tools if isinstance(choice, AllowedTools) else [choice]
-    names = [tool.function.name for tool in wanted]
-    unknown = [name for name in names if name not in described]
-    if unknown or not names:
-        raise refused(
-            "tool_choice",
-            _("tool_choice demands the tool {name!r}, which is not among the tools.").format(name="".join(unknown[:1])),
-        )
-    if isinstance(choice, AllowedTools):
-        return tuple(described[name] for name in names), choice.allowed_tools.mode
-    return tuple(described.values()), {"type": "function", "function": {"name": names[0]}}
-
-
-def _tool(tool: Tool, at: int) -> Mapping[str, Any]:
-    function = tool.function
-    described: dict[str, Any] = {"name": function.name}
-    if function.description is not None:
-        described["description"] = function.description
-    parameters = checked_schema(function.parameters, f"tools.{at}.function.parameters")
-    described["parameters"] = parameters or {"type": "object", "properties": {}}
-    return {"type": "function", "function": described}
 
 
 def schema_of(wanted: ResponseFormat | None) -> Mapping[str, Any] | None:

@@ -51,5 +51,6 @@ class Services:
 
     def close(self) -> None:
         """Closes what was opened here."""
+        self.stored.close()
         if "sessions" in vars(self):
             self.sessions.close()
