@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ import httpx
 
 from bendi.server.app import ALL, create_app
 from bendi.server.endpoint import Endpoint
-from bendi.server.listening import Place
+from bendi.server.listening import Place, open_sockets
 from bendi.server.policy import Policy
 from bendi.server.pool import ModelPool
 from bendi.server.serving import Server, make_services, server_config
@@ -37,8 +36,8 @@ class LiveServer:
             self.services = replace(self.services, pool=pool)
         self.log: list[Mapping[str, Any]] = []
         app = create_app(self.services, policy or Policy(), self.log.append, endpoints)
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
+        self._sockets = open_sockets(Place("127.0.0.1", 0))
+        self.port = self._sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
         self._server = Server(server_config(app, Place("127.0.0.1", self.port), drain_s=5.0))
@@ -47,7 +46,7 @@ class LiveServer:
     def _serve(self) -> None:
         async def main() -> None:
             try:
-                await self._server.serve([self._socket])
+                await self._server.serve(self._sockets)
             finally:
                 await self.services.pool.close(0.0)
                 self.services.close()
