@@ -55,13 +55,14 @@ def kernels_for(cpu: Cpu, compiler: Compiler) -> tuple[Kernel, ...]:
 
 
 def digest(kernels: Sequence[Kernel]) -> str:
-    """The same for the same sources; empty without any."""
+    """The same for the same kernels and sources; empty without any."""
     if not kernels:
         return ""
     found = hashlib.sha256()
     for kernel in kernels:
         found.update(" ".join([kernel.source, *kernel.replaces, ""]).encode())
-        found.update((FOLDER / kernel.source).read_bytes())
+    for path in sorted(FOLDER.glob("*.[ch]*")):
+        found.update(path.read_bytes())
     return found.hexdigest()
 
 

@@ -367,15 +367,21 @@ int main(int count, char ** names) {
             check_attention({heads, 1, 64, 130, 1, 2, true, heads % 2 == 0}, attention);
             check_attention({2 * heads, 2, 128, 65, 3, 2, true, false}, attention);
         }
+        for (const int length : {64, 128, 256}) {
+            for (const int queries : {17, 33, 64, 65, 130}) {
+                check_attention({3, 1, length, 200, queries, 2, true, queries % 2 == 0}, attention);
+            }
+            check_attention({4, 4, length, 333, 40, 1, false, true}, attention);
+        }
         for (const int past : {1, 2, 15, 16, 17, 63, 64, 65, 127, 1000}) {
             check_attention({6, 3, 128, past, 1, 2, true, true}, attention);
             check_attention({6, 3, 64, past, 7, 2, true, true}, attention);
-            check_attention({6, 3, 64, past, 32, 1, past % 2 == 0, false}, attention);
+            check_attention({6, 3, 64, past, 32, 2, past % 2 == 0, false}, attention);
         }
     }
     Worst others("attention_not_covered");
     const int before = left_to_original;
     check_attention({4, 2, 72, 64, 1, 1, true, false}, others);
-    check_attention({4, 2, 64, 64, 33, 1, true, false}, others);
+    check_attention({4, 2, 80, 64, 33, 1, true, false}, others);
     return left_to_original - before == 2 ? 0 : 1;
 }

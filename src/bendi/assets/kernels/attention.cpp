@@ -1,5 +1,4 @@
-// Attention for few queries at a time (token generation), in place of llama.cpp's where that would go through the past
-// one position after another.
+// Attention in place of llama.cpp's. Here: few queries at a time (token generation); prompts: attention_tiles.h.
 //
 // llama.cpp's kernel (ggml/src/ggml-cpu/ops.cpp, ggml_compute_forward_flash_attn_ext) reads keys and values once for
 // each query head, keeps its sums in 16 bits and takes one exponential at a time. Here all query heads that share keys
@@ -9,118 +8,17 @@
 // The linker sends calls of the original here (--wrap); `__real_...` is the original.
 
 #include "ggml-cpu-impl.h"
-#include "ggml-impl.h"
 #include "ops.h"
-
-#include <cfloat>
-#include <cmath>
-#include <cstring>
 
 extern "C" void __real_ggml_compute_forward_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst);
 extern "C" void __wrap_ggml_compute_forward_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst);
 
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
-#include <immintrin.h>
+#include "attention.h"
+#include "attention_tiles.h"
 
 namespace {
-
-#if defined(__AVX512F__)
-struct Floats {
-    static constexpr int COUNT = 16;
-    __m512 v;
-
-    static Floats zero() { return {_mm512_setzero_ps()}; }
-    static Floats all(float x) { return {_mm512_set1_ps(x)}; }
-    static Floats load(const float * p) { return {_mm512_loadu_ps(p)}; }
-    static Floats load(const ggml_fp16_t * p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p))}; }
-    void store(float * p) const { _mm512_storeu_ps(p, v); }
-    float sum() const { return _mm512_reduce_add_ps(v); }
-    float largest() const { return _mm512_reduce_max_ps(v); }
-};
-inline Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Floats muladd(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline Floats larger(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline Floats nearest(Floats a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-inline Floats times_power_of_2(Floats a, Floats whole) { return {_mm512_scalef_ps(a.v, whole.v)}; }
-#else
-struct Floats {
-    static constexpr int COUNT = 8;
-    __m256 v;
-
-    static Floats zero() { return {_mm256_setzero_ps()}; }
-    static Floats all(float x) { return {_mm256_set1_ps(x)}; }
-    static Floats load(const float * p) { return {_mm256_loadu_ps(p)}; }
-    static Floats load(const ggml_fp16_t * p) { return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) p))}; }
-    void store(float * p) const { _mm256_storeu_ps(p, v); }
-    float sum() const {
-        __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-        half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-        return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-    }
-    float largest() const {
-        __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-        half = _mm_max_ps(half, _mm_movehl_ps(half, half));
-        return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
-    }
-};
-inline Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Floats muladd(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-inline Floats larger(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
-inline Floats nearest(Floats a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-inline Floats times_power_of_2(Floats a, Floats whole) {
-    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(whole.v), _mm256_set1_epi32(127)), 23);
-    return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(exponent))};
-}
-#endif
-
-// e^x for x <= 0, 0 below -87: 2^n * e^r with |r| <= ln(2)/2, where the Taylor polynomial of degree 6 is off by 2e-7.
-inline Floats exponential(Floats x) {
-    const Floats bounded = larger(x, Floats::all(-87.0f));
-    const Floats n = nearest(bounded * Floats::all(1.44269504f));
-    Floats r = muladd(n, Floats::all(-0.693145752f), bounded);
-    r = muladd(n, Floats::all(-1.42860677e-6f), r);
-    Floats sum = Floats::all(1.0f / 720);
-    for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f, 1.0f}) {
-        sum = muladd(sum, r, Floats::all(term));
-    }
-    return times_power_of_2(sum, n);
-}
-
-constexpr int TILE = 64;              // positions of the past that are looked at together
-constexpr int64_t MOST_QUERIES = 32;  // tokens at once; for more of them the original computes in tiles of its own
-constexpr int MOST_LENGTH = 256;      // of a head
-constexpr ggml_fp16_t MINUS_INFINITY = 0xfc00;
-
-// What one operation is about. Strides in bytes.
-struct Attention {
-    const ggml_tensor * q, * k, * v, * mask, * sinks;
-    ggml_tensor * dst;
-    int64_t heads, kv_heads, queries, past;
-    float scale;
-
-    int64_t group() const { return heads / kv_heads; }
-    const float * query(int64_t head, int64_t i) const {
-        return (const float *) ((const char *) q->data + i * q->nb[1] + head * q->nb[2]);
-    }
-    const ggml_fp16_t * key(int64_t kv_head, int64_t at) const {
-        return (const ggml_fp16_t *) ((const char *) k->data + at * k->nb[1] + kv_head * k->nb[2]);
-    }
-    const ggml_fp16_t * value(int64_t kv_head, int64_t at) const {
-        return (const ggml_fp16_t *) ((const char *) v->data + at * v->nb[1] + kv_head * v->nb[2]);
-    }
-    // What is added to the scores of query `i`, in half precision; all zeros where there is no mask.
-    const ggml_fp16_t * masked(int64_t i) const {
-        return mask ? (const ggml_fp16_t *) ((const char *) mask->data + i * mask->nb[1]) : nullptr;
-    }
-    float * out(int64_t head, int64_t i) const {
-        return (float *) ((char *) dst->data + (head + i * heads) * dst->nb[1]);
-    }
-};
 
 // The softmax of a head so far: its largest score, the sum of exponentials, and values weighted with these.
 struct Partial {
@@ -136,29 +34,6 @@ struct Partial {
         }
     }
 };
-
-// Positions of a tile that are seen: their mask as numbers. Returns whether there is any.
-inline bool visible(const ggml_fp16_t * mask, int64_t at, int count, float * numbers) {
-    if (!mask) {
-        memset(numbers, 0, sizeof(float) * TILE);
-        return true;
-    }
-    ggml_fp16_t padded[TILE];
-    const ggml_fp16_t * halves = mask + at;
-    if (count < TILE) {
-        for (int p = 0; p < TILE; p++) {
-            padded[p] = p < count ? halves[p] : MINUS_INFINITY;
-        }
-        halves = padded;
-    }
-    Floats most = Floats::all(-INFINITY);
-    for (int p = 0; p < TILE; p += Floats::COUNT) {
-        const Floats part = Floats::load(halves + p);
-        part.store(numbers + p);
-        most = larger(most, part);
-    }
-    return most.largest() != -INFINITY;
-}
 
 // Scores of HEADS heads of queries, each of LENGTH vectors of numbers, with `count` keys.
 template <int HEADS, int LENGTH>
@@ -304,27 +179,6 @@ inline Kernels kernels_for(int64_t length) {
     }
 }
 
-// The attention sink of a head is a score without a value.
-inline void add_sink(const Attention & a, int64_t head, Partial & partial, int64_t length) {
-    if (!a.sinks) {
-        return;
-    }
-    const float score = ((const float *) a.sinks->data)[head];
-    if (score > partial.largest) {
-        partial.rescale(score, length);
-    }
-    partial.sum += expf(score - partial.largest);
-}
-
-inline void finish(const Attention & a, int64_t head, int64_t i, Partial & partial, int64_t length) {
-    add_sink(a, head, partial, length);
-    const float factor = partial.sum == 0.0f ? 0.0f : 1.0f / partial.sum;
-    float * out = a.out(head, i);
-    for (int64_t d = 0; d < length; d++) {
-        out[d] = partial.values[d] * factor;
-    }
-}
-
 // Whether all that is special about this operation is covered here.
 bool covered(const ggml_tensor * dst) {
     const ggml_tensor * q = dst->src[0], * k = dst->src[1], * v = dst->src[2], * mask = dst->src[3];
@@ -334,7 +188,8 @@ bool covered(const ggml_tensor * dst) {
     const bool types = q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16;
     const bool shapes = k->ne[0] == v->ne[0] && q->ne[3] == 1 && k->ne[2] == v->ne[2] && q->ne[2] % k->ne[2] == 0;
     const bool one_mask = !mask || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1 && mask->ne[3] == 1);
-    return plain && types && shapes && one_mask && q->ne[1] <= MOST_QUERIES && kernels_for(k->ne[0]).one;
+    const bool length = q->ne[1] > FEW_QUERIES ? covers_tiles(k->ne[0]) : kernels_for(k->ne[0]).one != nullptr;
+    return plain && types && shapes && one_mask && length;
 }
 
 // Every thread takes a piece of the past, for all heads; then the pieces are put together.
@@ -380,13 +235,12 @@ void split_past(const Attention & a, const Kernels & kernels, const ggml_compute
                 whole.values[d] += part[2 + d] * factor;
             }
         }
-        finish(a, head, 0, whole, length);
+        finish(a, head, 0, whole.largest, whole.sum, whole.values);
     }
 }
 
 // Every thread takes whole groups of heads, query by query.
 void split_heads(const Attention & a, const Kernels & kernels, const ggml_compute_params * params) {
-    const int64_t length = a.v->ne[0];
     Partial partials[4];
     for (int64_t task = params->ith; task < a.kv_heads * a.queries; task += params->nth) {
         const int64_t kv_head = task % a.kv_heads, i = task / a.kv_heads;
@@ -395,7 +249,7 @@ void split_heads(const Attention & a, const Kernels & kernels, const ggml_comput
             const int64_t head = kv_head * a.group() + h;
             (taken == 4 ? kernels.four : taken == 2 ? kernels.two : kernels.one)(a, head, i, 0, a.past, partials);
             for (int64_t j = 0; j < taken; j++) {
-                finish(a, head + j, i, partials[j], length);
+                finish(a, head + j, i, partials[j].largest, partials[j].sum, partials[j].values);
             }
             h += taken;
         }
@@ -412,6 +266,10 @@ extern "C" void __wrap_ggml_compute_forward_flash_attn_ext(const ggml_compute_pa
     const ggml_tensor * q = dst->src[0], * k = dst->src[1];
     Attention a = {q, k, dst->src[2], dst->src[3], dst->src[4], dst, q->ne[2], k->ne[2], q->ne[1], k->ne[1], 1.0f};
     memcpy(&a.scale, dst->op_params, sizeof(float));
+    if (a.queries > FEW_QUERIES) {
+        attend_in_tiles(a, params);
+        return;
+    }
     const Kernels kernels = kernels_for(k->ne[0]);
     const size_t needed = sizeof(float) * a.heads * params->nth * (2 + a.v->ne[0]);
     if (a.queries == 1 && params->nth > 1 && needed <= params->wsize) {
