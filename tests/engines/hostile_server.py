@@ -89,6 +89,7 @@ def install_program(settings: Settings, program: Path, build_id: str) -> NativeB
         isa=(),
         options={},
         flags=(),
+        kernels="",
         repairs=(),
         programs={SERVER: Program(program.stat().st_size, hash_file(program))},
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -128,7 +128,7 @@ def test_unknown_and_ambiguous_names(settings: Settings, build: NativeBuild, tmp
         native_build.build(settings, "no-such-recipe")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": 2}', b"\xff" * 50])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"format": 3}', b"\xff" * 50])
 def test_damaged_records_are_no_builds(content: bytes, settings: Settings, build: NativeBuild) -> None:
     kept = (build.folder / "manifest.json").read_bytes()
     (build.folder / "manifest.json").write_bytes(content)
@@ -283,4 +283,4 @@ def test_a_killed_build_ends_its_compilers_and_frees_the_lock(settings: Settings
 def test_a_manifest_is_plain_json(build: NativeBuild) -> None:
     table = json.loads((build.folder / "manifest.json").read_text("utf-8"))
     assert table["programs"][SERVER]["sha256"] == build.manifest.programs[SERVER].sha256
-    assert table["source_sha256"] and table["format"] == 1
+    assert table["source_sha256"] and table["format"] == 2

@@ -88,13 +88,16 @@ def test_nothing_is_fetched_or_started_by_any_recipe() -> None:
 
 def test_the_id_depends_on_everything() -> None:
     options = all_options(RECIPES["static"], ZEN5, {}, "1.0")
-    base = Configuration("static", "a" * 64, GCC12.label, tuple(sorted(ZEN5.isa)), options, FLAGS, ("llama-server",))
+    base = Configuration(
+        "static", "a" * 64, GCC12.label, tuple(sorted(ZEN5.isa)), options, FLAGS, "", ("llama-server",)
+    )
     others = [
         replace(base, source_sha256="b" * 64),
         replace(base, compiler="gcc 13.3.0 x86_64-linux-gnu"),
         replace(base, isa=tuple(sorted(HASWELL.isa))),
         replace(base, options={**options, "GGML_LTO": "ON"}),
         replace(base, flags=()),
+        replace(base, kernels="c" * 64),
         replace(base, recipe="openmp"),
         replace(base, targets=("llama-server", "llama-bench")),
     ]

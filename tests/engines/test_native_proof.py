@@ -82,6 +82,8 @@ def test_every_type_and_thread_count_is_tried() -> None:
     assert {1, 2, 3} <= {case.threads for case in found}
     assert {case.kv_type for case in found} >= {"f16", "q8_0", "q4_0"}
     assert {case.flash_attention for case in found} == {None, True, False}
+    assert {case.kind for case in found} >= {"windows", "sinks", "heads of 128"}
+    assert [case.kind for case in found if case.windowed] == ["windows", "sinks"]
     assert len({case.name for case in found}) == len(found)
 
 
@@ -144,8 +146,8 @@ def models(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("case", [Case("dense", "Q4_0"), Case("experts", "Q6_K"), Case("dense", "F16", kv_type="q8_0")])
 def test_the_native_build_agrees_with_the_wheel(case: Case, build: NativeBuild, models: Path) -> None:
     load = load_request(case, write_model(case, models))
-    found = answers(lambda wanted: native.open_engine(wanted, build=build), load)
-    assert farthest(answers(wheel.open_engine, load), found).tolerable
+    found = answers(lambda wanted: native.open_engine(wanted, build=build), load, case)
+    assert farthest(answers(wheel.open_engine, load, case), found).tolerable
 
 
 def test_other_weights_are_not_tolerable(models: Path) -> None:
@@ -153,10 +155,10 @@ def test_other_weights_are_not_tolerable(models: Path) -> None:
     case = Case("dense", "F16")
     path = write_model(case, models)
     load = load_request(case, path)
-    right = answers(wheel.open_engine, load)
+    right = answers(wheel.open_engine, load, case)
     content = bytearray(path.read_bytes())
     for position in range(len(content) // 2 | 1, len(content), 202):
         content[position] ^= 0x80  # the sign
     path.write_bytes(content)
-    wrong = answers(wheel.open_engine, replace(load, threads=1))
+    wrong = answers(wheel.open_engine, replace(load, threads=1), case)
     assert not farthest(right, wrong).tolerable

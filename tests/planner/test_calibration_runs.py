@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bendi.errors import StoreError
-from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, FarRates, TypeRates
+from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates
 from bendi.planner.calibration_runs import MOST_RUNS, combined, from_json, runs_from_json, times_measured, to_json
 from bendi.planner.work import AttentionWork
 
@@ -33,7 +33,7 @@ def run(
         attention={
             "f16": AttentionRates(
                 5e-9 / speed, 3e-11 / speed, 9e-11 / speed, 5e-10 / speed, 1e-11 / speed,
-                near_numbers=1 << 19, far=(FarRates(128, 1.2), FarRates(256, 1 + speed / 2)),
+                near_numbers=1 << 19, prompt_far=1 + speed / 2,
             )
         },
         token_s=1e-4 / speed,
@@ -129,3 +129,18 @@ def test_how_often_something_was_measured() -> None:
     assert times_measured(runs, "experts", "Q8_0") == 1
     assert times_measured(runs, "cache", "f16") == 2
     assert times_measured(runs, "cache", "q8_0") == times_measured([], "dense", "Q8_0") == 0
+
+
+def test_a_type_that_only_a_disturbed_run_measured_is_kept() -> None:
+    quiet, disturbed = run(types=("Q8_0",)), run(0.5, disturbed=0.5, types=("Q8_0", "Q4_K"))
+    types = combined([disturbed, quiet]).cpu.types
+    assert types["Q8_0"].generation_bytes_s == 4e10 and types["Q4_K"].generation_bytes_s == 2e10
+
+
+def test_of_one_type_the_undisturbed_rates_count() -> None:
+    def marked(found: Calibration) -> Calibration:
+        types = {name: replace(rates, disturbed=True) for name, rates in found.cpu.types.items()}
+        return replace(found, cpu=replace(found.cpu, types=types))
+
+    assert combined([marked(run(0.1)), run(), marked(run(0.2))]).cpu.types["Q8_0"].generation_bytes_s == 4e10
+    assert times_measured([marked(run()), run()], "dense", "Q8_0") == 1

@@ -318,7 +318,7 @@ class _Run:
         rates.attention["f16"] = replace(
             solve_attention(found["attention", str(at)] for at in range(len(_HEADS))),
             near_numbers=self._near_numbers,
-            far=tuple(map(solve_far, far.values())),
+            prompt_far=solve_far(far.values()),
             generation_again_s=solve_again_s([result for results in far.values() for result in results]),
         )
         rates.note_layers(found["dense", "Q8_0"], found["layers", ""], "Q8_0")
@@ -330,7 +330,19 @@ class _Run:
                 rates.note_experts(subject, result)
             elif what == "cache":
                 rates.note_cache(subject, result, found["attention", "1"])
+        self._mark_disturbed(rates)
         return _device(self._cpu, self._threads, rates)
+
+    def _mark_disturbed(self, rates: Rates) -> None:
+        for what in ("dense", "experts"):
+            for name in rates.types:
+                measured = self._found.get((what, name))
+                if measured is None or self._pace.slowness(*measured.looks) <= 1:
+                    continue
+                if what == "dense":
+                    rates.types[name] = replace(rates.types[name], disturbed=True)
+                elif not rates.types[name].disturbed:
+                    rates.types[name] = replace(rates.types[name], prompt_expert_weights_s=0.0)
 
 
 def _device(cpu: Cpu, threads: int, rates: Rates) -> DeviceRates:

@@ -24,6 +24,7 @@ from pathlib import Path
 from bendi.engines import native_builds, sandbox
 from bendi.engines.native_builds import Manifest, NativeBuild, Program, engines_folder
 from bendi.engines.native_compiler import Compiler, Defect, defects_of, find_compiler, write_remedies
+from bendi.engines.native_kernels import Kernel, cmake_text, digest, kernels_for
 from bendi.engines.native_recipe import FLAGS, RECIPES, TARGETS, Configuration, all_options, gpu_options, isa_flags
 from bendi.engines.native_source import SOURCE, source, source_folder
 from bendi.engines.native_tools import BuildTools, fetch_zig, find_tools
@@ -57,6 +58,7 @@ class Job:
     compiler: Compiler
     repairs: tuple[Defect, ...]
     tools: BuildTools
+    kernels: tuple[Kernel, ...]
     work: Path
 
 
@@ -110,6 +112,7 @@ def _prepared(settings: Settings, recipe: str, targets: tuple[str, ...], report:
         report(0, 0, _("fetching a compiler"))
         compiler = fetch_zig(folder / "tools", settings.offline)
     repairs = tuple(defects_of(compiler, cpu.isa))
+    kernels = kernels_for(cpu, compiler) if chosen.kernels else ()
     gpus = gpu_options(detect_gpus() if chosen.gpu else (), _system())
     configuration = Configuration(
         recipe=recipe,
@@ -118,9 +121,10 @@ def _prepared(settings: Settings, recipe: str, targets: tuple[str, ...], report:
         isa=tuple(sorted(cpu.isa)),
         options=all_options(chosen, cpu, gpus, SOURCE.version),
         flags=(*FLAGS, *(flag for defect in repairs for flag in (*defect.flags, *defect.header.splitlines()))),
+        kernels=digest(kernels),
         targets=targets,
     )
-    return Job(configuration, compiler, repairs, tools, folder / "work" / configuration.build_id)
+    return Job(configuration, compiler, repairs, tools, kernels, folder / "work" / configuration.build_id)
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory[str]:
@@ -159,6 +163,7 @@ def _configure_command(job: Job, source_path: Path) -> list[str]:
         raise store_error(error, job.work) from error
     options = {
         **job.configuration.options,
+        **_kernel_options(job),
         "CMAKE_MAKE_PROGRAM": job.tools.ninja,
         "CMAKE_C_COMPILER": job.compiler.cc,
         "CMAKE_CXX_COMPILER": job.compiler.cxx,
@@ -168,6 +173,14 @@ def _configure_command(job: Job, source_path: Path) -> list[str]:
     }
     defines = [f"-D{name}={value}" for name, value in options.items()]
     return [job.tools.cmake, "-G", "Ninja", "-S", str(source_path), "-B", str(job.work), *defines]
+
+
+def _kernel_options(job: Job) -> dict[str, str]:
+    if not job.kernels:
+        return {}
+    path = job.work / "kernels.cmake"
+    write_atomic(path, cmake_text(job.kernels).encode("utf-8"))
+    return {"CMAKE_PROJECT_llama.cpp_INCLUDE": str(path)}
 
 
 def _compile_command(job: Job) -> list[str]:
@@ -257,6 +270,7 @@ def _installed(settings: Settings, job: Job, took_s: float) -> NativeBuild:
         isa=configuration.isa,
         options=configuration.options,
         flags=FLAGS,
+        kernels=configuration.kernels,
         repairs=tuple(defect.name for defect in job.repairs),
         programs=programs,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -30,7 +30,7 @@ from bendi.store.disk import hash_file, make_folder, store_error, sync_folder, w
 
 State = Literal["proven", "untested", "refused", "outdated", "damaged"]
 WHEEL = "wheel"
-FORMAT = 1
+FORMAT = 2
 _MANIFEST, _PROOF, _IN_USE = "manifest.json", "proof.json", "in-use"
 _TOLD, _TOLD_KEPT = "told", 200
 _PROGRAMS = "bin"

@@ -31,7 +31,21 @@ _KINDS: dict[str, Config] = {
     # Rows of 256, 768 and 2048 weights.
     "dense": dense_config(2, 768, 2048, _HEADS, VOCABULARY),
     "experts": expert_config(2, 256, (8, 2, 512), _HEADS) | {"vocab_size": VOCABULARY},
+    # Attention: heads of other lengths, other numbers of them for each key; windows; sinks.
+    "heads of 128": dense_config(2, 512, 512, (8, 8, 128), VOCABULARY),
+    "heads of 256": dense_config(2, 512, 512, (4, 1, 256), VOCABULARY),
+    "heads of 80": dense_config(2, 512, 512, (14, 2, 80), VOCABULARY),
+    "windows": dense_config(6, 512, 512, (8, 2, 128), VOCABULARY) | {"model_type": "gemma3_text", "sliding_window": 64},
+    "sinks": dense_config(2, 512, 512, (8, 2, 64), VOCABULARY)
+    | {
+        "model_type": "gpt_oss",
+        "tie_word_embeddings": False,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": 128,
+    },
 }
+_FOR_ALL_TYPES, _WITH_EXPERTS = ("dense", "experts"), ("experts", "sinks")
 _THREADED_TYPES = ("Q8_0", "Q4_K", "Q4_0", "F16")
 _KV_TYPES = ("q8_0", "q4_0", "bf16")
 
@@ -57,13 +71,18 @@ class Case:
     @property
     def attempts(self) -> int:
         """Which experts are taken can hang on the last digit: what differs once is tried again with other words."""
-        return 2 if self.kind == "experts" else 1
+        return 2 if self.kind in _WITH_EXPERTS else 1
 
     @property
     def spared(self) -> int:
         """Answers that may differ for the same reason: fewer than belong to one prompt, so that a defect of one number
         of tokens is still seen."""
-        return FORCED_TOK if self.kind == "experts" else 0
+        return FORCED_TOK if self.kind in _WITH_EXPERTS else 0
+
+    @property
+    def windowed(self) -> bool:
+        """The engine forgets what lies outside of windows, and may compute some of it again."""
+        return "sliding_window" in self.config
 
     @property
     def config(self) -> Config:
@@ -73,9 +92,10 @@ class Case:
 def cases(cores: int, *, quick: bool = False) -> list[Case]:
     """All cases for a machine where `cores` threads are usual. `quick`: the most used types, once each."""
     types = QUICK_TYPES if quick else TYPES
-    found = [Case(kind, type_name) for type_name in types for kind in _KINDS]
+    found = [Case(kind, type_name) for type_name in types for kind in _FOR_ALL_TYPES]
     if quick:
         return found
+    found += [Case(kind, "Q8_0") for kind in _KINDS if kind not in _FOR_ALL_TYPES]
     found += [Case("dense", "Q8_0", flash_attention=on) for on in (False, True)]
     found += [Case("dense", "Q8_0", kv_type=kv_type) for kv_type in _KV_TYPES]
     counts = sorted({1, 2, 3, cores // 2, cores - 1} & set(range(1, cores)))

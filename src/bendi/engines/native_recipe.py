@@ -68,32 +68,35 @@ FLAGS = ("-ftls-model=initial-exec",)
 @dataclass(frozen=True)
 class Recipe:
     """A way to build. `compiler`: the system's, or the one that comes as a wheel. `options`: beside the usual ones.
-    `gpu`: with the GPU's toolchain, where there is one."""
+    `gpu`: with the GPU's toolchain, where there is one. `kernels`: with bendi's own, where they fit (`native_kernels`).
+    """
 
     name: str
     compiler: Literal["system", "zig"]
     options: Mapping[str, str]
     summary: str
     gpu: bool = False
+    kernels: bool = False
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("static", "system", {}, N_("one program, threads of llama.cpp's own")),
-        Recipe("static-lto", "system", {"GGML_LTO": "ON"}, N_("the same, optimised across files when it is linked")),
+        Recipe("fast", "system", {}, N_("with bendi's own kernels, where this CPU can use them"), kernels=True),
+        Recipe("static", "system", {}, N_("llama.cpp as it is: one program, threads of its own")),
+        Recipe("static-lto", "system", {"GGML_LTO": "ON"}, N_("like static, optimised across files when it is linked")),
         Recipe("openmp", "system", {"GGML_OPENMP": "ON"}, N_("threads of the compiler's OpenMP library")),
         Recipe("zig", "zig", {}, N_("compiled with the ziglang wheel: for systems without a compiler")),
         Recipe("gpu", "system", {}, N_("with CUDA, ROCm or Vulkan, where its toolchain is: untried"), gpu=True),
     )
 }
-DEFAULT_RECIPE = "static"
+DEFAULT_RECIPE = "fast"
 
 
 @dataclass(frozen=True)
 class Ingredients:
     """What a build is made of. `compiler`: kind, version and target. `options`: for CMake; `flags`: of the compiler,
-    for every file."""
+    for every file. `kernels`: the digest of bendi's own, empty without."""
 
     recipe: str
     source_sha256: str
@@ -101,6 +104,7 @@ class Ingredients:
     isa: tuple[str, ...]
     options: Mapping[str, str]
     flags: tuple[str, ...]
+    kernels: str
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bendi.i18n import _
 from bendi.store.disk import make_folder, store_error, write_atomic
 
 LOCK_FILE = Path(__file__).with_name("native_tools.lock")
-_LEAST = {"cmake": (3, 18), "ninja": (1, 8)}
+_LEAST = {"cmake": (3, 19), "ninja": (1, 8)}
 _NUMBERS = re.compile(r"\d+(?:\.\d+)+")
 _PIP_S = 1800.0
 _COMPLETE = "complete"

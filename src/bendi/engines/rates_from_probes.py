@@ -12,11 +12,11 @@ from itertools import combinations
 from statistics import mean, median
 
 from bendi.engines.probes import ProbeResult, Timed
-from bendi.planner.calibration import AttentionRates, FarRates, TypeRates
+from bendi.planner.calibration import AttentionRates, TypeRates
 
 _CACHED_WEIGHTS_FACTOR = 1.4
 """Small models stay in the CPU's caches and are read faster than from memory; by so much, roughly."""
-_MOST_FAR = 3.0
+_MOST_FAR = 2.0
 _LEAST_SLOPE = 0.25
 
 
@@ -134,13 +134,15 @@ def _believable(slopes: Sequence[tuple[float, tuple[int, ...]]]) -> list[list[fl
     ]
 
 
-def solve_far(results: Sequence[ProbeResult]) -> FarRates:
-    """How much slower attention gets beyond what a core's own cache holds. `results`: of models with the same heads,
-    timed at that depth and far beyond; where a process has its memory decides much, so several are averaged."""
-    part = results[0].work.attention[0]
-    within_s = sum(slope(result, after=result.deep[0])[1] for result in results)
-    beyond_s = sum(slope(result, *result.deep)[1] for result in results)
-    return FarRates(part.query_numbers // part.heads, min(max(beyond_s / within_s, 1.0), _MOST_FAR))
+def solve_far(by_heads: Iterable[Sequence[ProbeResult]]) -> float:
+    """How many times as long attention of prompts takes for what a core's own cache does not hold. `by_heads`: results
+    of models with the same heads, timed at that depth and far beyond; where a process has its memory decides much, so
+    all are averaged."""
+    found = []
+    for results in by_heads:
+        within_s = sum(slope(result, after=result.deep[0])[1] for result in results)
+        found.append(sum(slope(result, *result.deep)[1] for result in results) / within_s)
+    return min(max(mean(found), 1.0), _MOST_FAR) if found else 1.0
 
 
 def solve_again_s(results: Sequence[ProbeResult]) -> float:

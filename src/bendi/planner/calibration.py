@@ -21,22 +21,15 @@ class TypeRates:
     """How fast weights of one type are used. `generation_bytes_s`: read for one token. `prompt_weights_s`,
     `prompt_expert_weights_s`: multiplied with the tokens of a long prompt, weights times tokens per second; those of
     experts are 0 in a single run that did not measure them, and guessed where runs are put together.
-    `load_bytes_s`: from the page cache until ready, repacking included; 0 where unknown."""
+    `load_bytes_s`: from the page cache until ready, repacking included; 0 where unknown. `disturbed`: something else
+    was running while it was measured."""
 
     generation_bytes_s: float
     prompt_weights_s: float
     prompt_expert_weights_s: float
     load_bytes_s: float = 0.0
     source: Source = "measured"
-
-
-@dataclass(frozen=True)
-class FarRates:
-    """How many times as long attention of prompts takes for tokens whose keys and values have left a core's own cache,
-    with heads of `head_numbers` numbers, key and value together."""
-
-    head_numbers: int
-    prompt: float
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,9 +38,9 @@ class AttentionRates:
 
     In token generation `generation_head_s` a head, `generation_query_s` a number of `AttentionWork.query_numbers`,
     `generation_cache_s` one of its `cache_numbers`; in prompt processing, for each token of the prompt, the first two.
-    `near_numbers`: of one head's keys and values, what a core's own cache holds. Beyond it, `far` says how much slower
-    prompts get, for the nearest length of a head; in token generation each number that is read again, because several
-    heads of queries share it, takes `generation_again_s` more.
+    `near_numbers`: of one head's keys and values, what a core's own cache holds. Beyond it, prompts take
+    `prompt_far` times as long; in token generation each number that is read again, because several heads of queries
+    share it, takes `generation_again_s` more.
     """
 
     generation_head_s: float
@@ -57,7 +50,7 @@ class AttentionRates:
     prompt_query_s: float
     generation_again_s: float = 0.0
     near_numbers: int = 0
-    far: tuple[FarRates, ...] = ()
+    prompt_far: float = 1.0
 
     def generation_s(self, part: AttentionWork, seen_tok: float) -> float:
         """Seconds of one layer like those of `part` for one token that sees `seen_tok` others."""
@@ -71,11 +64,7 @@ class AttentionRates:
 
     def prompt_s(self, part: AttentionWork, seen_tok: float) -> float:
         """The same for one token of a prompt."""
-        steps = seen_tok
-        if self.far and part.heads:
-            length = part.query_numbers / part.heads
-            slower = min(self.far, key=lambda far: abs(far.head_numbers - length)).prompt
-            steps += (slower - 1) * self._beyond_tok(part, seen_tok)
+        steps = seen_tok + (self.prompt_far - 1) * self._beyond_tok(part, seen_tok)
         return steps * (part.heads * self.prompt_head_s + part.query_numbers * self.prompt_query_s)
 
     def _beyond_tok(self, part: AttentionWork, seen_tok: float) -> float:

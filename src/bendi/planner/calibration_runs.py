@@ -6,14 +6,14 @@ What is kept of a machine is the last few runs, whole; what plans use is the mid
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from statistics import median, median_low, mode
 from typing import Any
 
 from bendi.errors import StoreError
 from bendi.i18n import _
-from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, FarRates, TypeRates
+from bendi.planner.calibration import AttentionRates, Calibration, DeviceRates, TypeRates
 from bendi.planner.work import AttentionWork
 
 SCHEMA = 4
@@ -47,20 +47,19 @@ def from_json(text: str) -> Calibration:
 
 
 def combined(runs: Sequence[Calibration]) -> Calibration:
-    """The median of every number, over the runs that were least disturbed and have the usual number of threads."""
+    """The median of every number, over the runs that were least disturbed and have the usual number of threads; of
+    types of weights, over the runs that measured them undisturbed, if there are any."""
     last = runs[-1]
     quiet = [run for run in runs if run.disturbed_share < _DISTURBED_SHARE] or runs
     threads = mode(run.cpu.threads for run in reversed(quiet))
+    runs = [run for run in runs if run.cpu.threads == threads]
     quiet = [run for run in quiet if run.cpu.threads == threads]
-    if len(quiet) == 1:
-        cpu = replace(quiet[0].cpu, types=_with_experts(quiet))
-        return replace(quiet[0], cpu=cpu, measured_at=last.measured_at, took_s=last.took_s)
     together = _calibration(_middle([asdict(run) for run in quiet]))
     attention = {
         kind: _attention([run.cpu.attention[kind] for run in quiet if kind in run.cpu.attention])
         for kind in together.cpu.attention
     }
-    cpu = replace(together.cpu, attention=attention, types=_with_experts(quiet, together.cpu.types))
+    cpu = replace(together.cpu, attention=attention, types=_types(runs))
     return replace(together, cpu=cpu, measured_at=last.measured_at, took_s=last.took_s, runs=len(quiet))
 
 
@@ -69,39 +68,52 @@ def times_measured(runs: Sequence[Calibration], what: str, subject: str) -> int:
     if what == "cache":
         return sum(subject in run.cpu.attention for run in runs)
     found = [run.cpu.types[subject] for run in runs if subject in run.cpu.types]
-    return len([rates for rates in found if rates.prompt_expert_weights_s]) if what == "experts" else len(found)
+    quiet = [rates for rates in found if not rates.disturbed]
+    return len([rates for rates in quiet if rates.prompt_expert_weights_s]) if what == "experts" else len(quiet)
 
 
-def _with_experts(runs: Sequence[Calibration], types: Mapping[str, TypeRates] | None = None) -> Mapping[str, TypeRates]:
-    """`types` (of the only run) with the rates of chosen experts: the middle of the runs that measured them; of other
-    types, as much slower than whole matrices as theirs are."""
-    types = runs[0].cpu.types if types is None else types
-    measured = {}
-    for name in types:
-        found = [run.cpu.types[name].prompt_expert_weights_s for run in runs if name in run.cpu.types]
-        if found := [weights_s for weights_s in found if weights_s]:
-            measured[name] = median(found)
-    share = median(measured[name] / types[name].prompt_weights_s for name in measured) if measured else 1.0
+def _types(runs: Sequence[Calibration]) -> dict[str, TypeRates]:
+    """The middle of the rates of each type. Rates of chosen experts that no run measured are guessed: as much slower
+    than those of whole matrices as with the other types."""
+    types = {}
+    for name in dict.fromkeys(name for run in runs for name in run.cpu.types):
+        found = _least_disturbed(runs, name)
+        experts = [rates.prompt_expert_weights_s for rates in found if rates.prompt_expert_weights_s]
+        middle = TypeRates(**_middle([asdict(rates) for rates in found]))
+        types[name] = replace(middle, prompt_expert_weights_s=median(experts) if experts else 0.0)
+    shares = [
+        rates.prompt_expert_weights_s / rates.prompt_weights_s
+        for rates in types.values()
+        if rates.prompt_expert_weights_s
+    ]
+    share = median(shares) if shares else 1.0
     return {
-        name: replace(rates, prompt_expert_weights_s=measured.get(name, share * rates.prompt_weights_s))
+        name: replace(rates, prompt_expert_weights_s=rates.prompt_expert_weights_s or share * rates.prompt_weights_s)
         for name, rates in types.items()
     }
+
+
+def _least_disturbed(runs: Sequence[Calibration], type_name: str) -> list[TypeRates]:
+    """Rates of a type: the undisturbed ones of quiet runs, else of others, else all."""
+    found = [(run.disturbed_share < _DISTURBED_SHARE, run.cpu.types.get(type_name)) for run in runs]
+    rows = [(quiet, rates) for quiet, rates in found if rates is not None]
+    return (
+        [rates for quiet, rates in rows if quiet and not rates.disturbed]
+        or [rates for _quiet, rates in rows if not rates.disturbed]
+        or [rates for _quiet, rates in rows]
+    )
 
 
 def _attention(found: Sequence[AttentionRates]) -> AttentionRates:
     """Rates that were solved together stay together: those of the run in the middle."""
     generation = _in_the_middle(found, lambda rates: rates.generation_s(_TYPICAL, 1.0))
     prompt = _in_the_middle(found, lambda rates: rates.prompt_s(_TYPICAL, 1.0))
-    far = {rates.head_numbers for run in found for rates in run.far}
     return replace(
         generation,
         prompt_head_s=prompt.prompt_head_s,
         prompt_query_s=prompt.prompt_query_s,
         generation_again_s=median(rates.generation_again_s for rates in found),
-        far=tuple(
-            FarRates(length, median(rates.prompt for run in found for rates in run.far if rates.head_numbers == length))
-            for length in sorted(far)
-        ),
+        prompt_far=median(rates.prompt_far for rates in found),
     )
 
 
@@ -117,17 +129,15 @@ def _middle(values: Sequence[Any]) -> Any:
         return {key: _middle([value[key] for value in values if key in value]) for key in keys}
     if isinstance(last, float):
         return median(values)
+    if isinstance(last, bool):
+        return last
     return median_low(values) if isinstance(last, int) else last
 
 
 def _calibration(table: dict[str, Any]) -> Calibration:
     cpu = dict(table["cpu"])
     types = {name: TypeRates(**row) for name, row in cpu.pop("types").items()}
-    attention = {name: _attention_rates(row) for name, row in cpu.pop("attention").items()}
+    attention = {name: AttentionRates(**row) for name, row in cpu.pop("attention").items()}
     threads = {int(count): share for count, share in table["threads_tried"].items()}
     device = DeviceRates(types=types, attention=attention, **cpu)
     return Calibration(**{**table, "cpu": device, "threads_tried": threads})
-
-
-def _attention_rates(row: dict[str, Any]) -> AttentionRates:
-    return AttentionRates(**{**row, "far": tuple(FarRates(**rates) for rates in row["far"])})

@@ -1,0 +1,334 @@
+// Products of quantized matrices with one vector (token generation) for CPUs with AVX-512 and VNNI, in place of
+// llama.cpp's, which are written for 256-bit registers (ggml/src/ggml-cpu/arch/x86/repack.cpp and quants.c there).
+//
+// Where eight rows lie interleaved by eight bytes, one 512-bit register holds eight bytes of each: multiplied with the
+// same eight numbers of the vector, no byte has to be moved. Quantized weights are used as numbers without a sign, as
+// VNNI wants them; what that adds to a sum depends on the vector only and is taken off again. Memory is asked for
+// early, since the hardware's own prefetching stops at the end of each page.
+//
+// The linker sends calls of the originals here (--wrap); `__real_...` are the originals.
+
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
+#include "ggml-cpu-impl.h"
+#include "ggml-impl.h"
+#include "repack.h"
+
+#include <cstring>
+
+#define GEMV_PARAMETERS int n, float * s, size_t bs, const void * vx, const void * vy, int nr, int nc
+#define DOT_PARAMETERS int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc
+
+#define DECLARE_GEMV(name)                           \
+    extern "C" void __real_##name(GEMV_PARAMETERS);  \
+    extern "C" void __wrap_##name(GEMV_PARAMETERS);
+#define DECLARE_DOT(name)                           \
+    extern "C" void __real_##name(DOT_PARAMETERS);  \
+    extern "C" void __wrap_##name(DOT_PARAMETERS);
+
+DECLARE_GEMV(ggml_gemv_q4_0_8x8_q8_0)
+DECLARE_GEMV(ggml_gemv_iq4_nl_8x8_q8_0)
+DECLARE_GEMV(ggml_gemv_mxfp4_8x8_q8_0)
+DECLARE_GEMV(ggml_gemv_q4_K_8x8_q8_K)
+DECLARE_DOT(ggml_vec_dot_q8_0_q8_0)
+DECLARE_DOT(ggml_vec_dot_q6_K_q8_K)
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
+    defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
+
+#include <immintrin.h>
+
+namespace {
+
+constexpr int AHEAD = 4096;  // bytes that are asked for in advance
+
+inline void ask_for(const void * address, int bytes) {
+    for (int at = 0; at < bytes; at += 64) {
+        _mm_prefetch((const char *) address + AHEAD + at, _MM_HINT_T0);
+    }
+}
+
+// Eight bytes of the vector, once for each of eight rows.
+inline __m512i spread(const int8_t * bytes) {
+    int64_t eight;
+    memcpy(&eight, bytes, sizeof(eight));
+    return _mm512_set1_epi64(eight);
+}
+
+// Each of eight numbers twice, as rows lie in a register whose 32-bit lanes hold four of eight bytes.
+inline __m512 twice(__m256 eight) {
+    const __m512i order = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(eight));
+}
+
+inline __m256 halves(const ggml_half * eight) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) eight)); }
+
+// The sums of neighbours: sixteen lanes become eight rows.
+inline __m256 rows(__m512 lanes) {
+    const __m512i even = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_castps512_ps256(_mm512_add_ps(_mm512_permutexvar_ps(even, lanes), _mm512_permutexvar_ps(odd, lanes)));
+}
+
+// Eight rows of blocks of 32 numbers with 4 bits: how nibbles become numbers from 0 to 255, and what is in them too
+// much. Their tables are those of ggml-common.h, moved up by the excess.
+struct Linear {  // Q4_0, repacked with the sign bit of each nibble flipped
+    using Block = block_q4_0x8;
+    static constexpr int EXCESS = 8;
+    static __m512i low(__m512i packed) {
+        return _mm512_and_si512(_mm512_xor_si512(packed, _mm512_set1_epi8((char) 0x88)), _mm512_set1_epi8(15));
+    }
+    static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
+    static __m256 scales(const Block & block) { return halves(block.d); }
+};
+
+template <typename Table> struct Looked {
+    static __m512i low(__m512i packed) {
+        const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) Table::NUMBERS));
+        return _mm512_shuffle_epi8(table, _mm512_and_si512(packed, _mm512_set1_epi8(15)));
+    }
+    static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
+};
+
+struct NonlinearTable {
+    static constexpr uint8_t NUMBERS[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+};
+struct Nonlinear : Looked<NonlinearTable> {  // IQ4_NL
+    using Block = block_iq4_nlx8;
+    static constexpr int EXCESS = 128;
+    static __m256 scales(const Block & block) { return halves(block.d); }
+};
+
+struct FloatTable {
+    static constexpr uint8_t NUMBERS[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+};
+struct Float4 : Looked<FloatTable> {  // MXFP4: numbers are twice their value, scales half of theirs
+    using Block = block_mxfp4x8;
+    static constexpr int EXCESS = 12;
+    static __m256 scales(const Block & block) {
+        float eight[8];
+        for (int row = 0; row < 8; row++) {
+            eight[row] = GGML_E8M0_TO_FP32_HALF(block.e[row]);
+        }
+        return _mm256_loadu_ps(eight);
+    }
+};
+
+template <typename Kind> void gemv_of_4_bits(int n, float * s, const void * vx, const void * vy, int nc) {
+    const int blocks = n / QK8_0;
+    const block_q8_0 * vector = (const block_q8_0 *) vy;
+    const typename Kind::Block * matrix = (const typename Kind::Block *) vx;
+    const __m512i excess = _mm512_set1_epi8(Kind::EXCESS);
+    for (int row = 0; row < nc; row += 8) {
+        __m512 sum = _mm512_setzero_ps();
+        for (int b = 0; b < blocks; b++, matrix++) {
+            ask_for(matrix, (int) sizeof(*matrix));
+            const int8_t * numbers = vector[b].qs;
+            const __m512i y0 = spread(numbers), y1 = spread(numbers + 8);
+            const __m512i y2 = spread(numbers + 16), y3 = spread(numbers + 24);
+            const __m512i first = _mm512_loadu_si512(matrix->qs), second = _mm512_loadu_si512(matrix->qs + 64);
+            __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), Kind::low(first), y0);
+            __m512i other = _mm512_dpbusd_epi32(_mm512_setzero_si512(), Kind::low(second), y1);
+            dot = _mm512_dpbusd_epi32(dot, Kind::high(first), y2);
+            other = _mm512_dpbusd_epi32(other, Kind::high(second), y3);
+            __m512i too_much = _mm512_dpbusd_epi32(_mm512_setzero_si512(), excess, y0);
+            too_much = _mm512_dpbusd_epi32(too_much, excess, y1);
+            too_much = _mm512_dpbusd_epi32(too_much, excess, y2);
+            too_much = _mm512_dpbusd_epi32(too_much, excess, y3);
+            dot = _mm512_sub_epi32(_mm512_add_epi32(dot, other), too_much);
+            const __m512 scale = twice(_mm256_mul_ps(Kind::scales(*matrix), _mm256_set1_ps(_cvtsh_ss(vector[b].d))));
+            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum);
+        }
+        _mm256_storeu_ps(s + row, rows(sum));
+    }
+}
+
+// Scales and minima of eight rows of Q4_K for each of eight sub-blocks of 32 numbers: 6 bits each, in 12 bytes, as
+// make_block_q4_Kx8 in repack.cpp packs them.
+struct Unpacked {
+    uint8_t scales[8][8], minima[8][8];
+
+    explicit Unpacked(const uint8_t * packed) {
+        for (int sub = 0; sub < 8; sub++) {
+            uint32_t words[3];
+            memcpy(words, packed + 12 * sub, sizeof(words));
+            const uint32_t scale[2] = {words[0] & 0x3f3f3f3f, (words[2] & 0x0f0f0f0f) | ((words[0] >> 2) & 0x30303030)};
+            const uint32_t minimum[2] = {words[1] & 0x3f3f3f3f,
+                                         ((words[2] >> 4) & 0x0f0f0f0f) | ((words[1] >> 2) & 0x30303030)};
+            memcpy(scales[sub], scale, sizeof(scale));
+            memcpy(minima[sub], minimum, sizeof(minimum));
+        }
+    }
+
+    // Of one sub-block, in the lower 16 bits of both lanes of each row.
+    __m512i lanes(int sub) const {
+        const __m128i eight = _mm_loadl_epi64((const __m128i *) scales[sub]);
+        return _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(eight, eight));
+    }
+
+    // Of two neighbouring sub-blocks, side by side for each row.
+    __m256i pairs(int sub) const {
+        const __m128i one = _mm_loadl_epi64((const __m128i *) minima[sub]);
+        const __m128i next = _mm_loadl_epi64((const __m128i *) minima[sub + 1]);
+        return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(one, next));
+    }
+};
+
+void gemv_q4_K(int n, float * s, const void * vx, const void * vy, int nc) {
+    const int blocks = n / QK_K;
+    const block_q8_K * vector = (const block_q8_K *) vy;
+    const block_q4_Kx8 * matrix = (const block_q4_Kx8 *) vx;
+    const __m512i nibble = _mm512_set1_epi8(15);
+    for (int row = 0; row < nc; row += 8) {
+        __m512 sum = _mm512_setzero_ps();
+        __m256 minima_sum = _mm256_setzero_ps();
+        for (int b = 0; b < blocks; b++, matrix++) {
+            const Unpacked unpacked(matrix->scales);
+            const block_q8_K & y = vector[b];
+            __m512i whole = _mm512_setzero_si512();
+            __m256i minima = _mm256_setzero_si256();
+            for (int pair = 0; pair < 4; pair++) {
+                const uint8_t * packed = matrix->qs + 256 * pair;
+                const int8_t * numbers = y.qs + 64 * pair;
+                ask_for(packed, 256);
+                __m512i low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
+                for (int part = 0; part < 4; part++) {
+                    const __m512i bytes = _mm512_loadu_si512(packed + 64 * part);
+                    low = _mm512_dpbusd_epi32(low, _mm512_and_si512(bytes, nibble), spread(numbers + 8 * part));
+                    high = _mm512_dpbusd_epi32(high, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble),
+                                               spread(numbers + 32 + 8 * part));
+                }
+                // Sixteen products of 15 and 127 at most: they fit into the lower 16 bits.
+                whole = _mm512_add_epi32(whole, _mm512_madd_epi16(low, unpacked.lanes(2 * pair)));
+                whole = _mm512_add_epi32(whole, _mm512_madd_epi16(high, unpacked.lanes(2 * pair + 1)));
+                const uint32_t one = (uint16_t) (int16_t) (y.bsums[4 * pair] + y.bsums[4 * pair + 1]);
+                const uint32_t next = (uint16_t) (int16_t) (y.bsums[4 * pair + 2] + y.bsums[4 * pair + 3]);
+                const __m256i sums = _mm256_set1_epi32((int32_t) (one | next << 16));
+                minima = _mm256_add_epi32(minima, _mm256_madd_epi16(unpacked.pairs(2 * pair), sums));
+            }
+            const __m256 scale = _mm256_set1_ps(y.d);
+            sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), twice(_mm256_mul_ps(halves(matrix->d), scale)), sum);
+            minima_sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(minima), _mm256_mul_ps(halves(matrix->dmin), scale), minima_sum);
+        }
+        _mm256_storeu_ps(s + row, _mm256_sub_ps(rows(sum), minima_sum));
+    }
+}
+
+// Two blocks of Q8_0: their products, scaled. VNNI multiplies a number without a sign with one that has it: the sign of
+// `x` is moved to `y`.
+inline __m512 two_blocks(const block_q8_0 * x, const block_q8_0 * y, __m512 sum) {
+    const auto both = [](const block_q8_0 * blocks) {
+        const __m512i first = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) blocks[0].qs));
+        return _mm512_inserti64x4(first, _mm256_loadu_si256((const __m256i *) blocks[1].qs), 1);
+    };
+    const __m512i xs = both(x), ys = both(y);
+    const __m512i moved = _mm512_mask_sub_epi8(ys, _mm512_movepi8_mask(xs), _mm512_setzero_si512(), ys);
+    const __m512i dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_abs_epi8(xs), moved);
+    const __m512 first = _mm512_castps256_ps512(_mm256_set1_ps(_cvtsh_ss(x[0].d) * _cvtsh_ss(y[0].d)));
+    const __m512 scale = _mm512_insertf32x8(first, _mm256_set1_ps(_cvtsh_ss(x[1].d) * _cvtsh_ss(y[1].d)), 1);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, sum);
+}
+
+float dot_q8_0(int n, const block_q8_0 * x, const block_q8_0 * y) {
+    const int blocks = n / QK8_0;
+    __m512 sum = _mm512_setzero_ps(), other = _mm512_setzero_ps();
+    int b = 0;
+    for (; b + 4 <= blocks; b += 4) {
+        ask_for(x + b, 4 * (int) sizeof(block_q8_0));
+        sum = two_blocks(x + b, y + b, sum);
+        other = two_blocks(x + b + 2, y + b + 2, other);
+    }
+    for (; b + 2 <= blocks; b += 2) {
+        sum = two_blocks(x + b, y + b, sum);
+    }
+    return _mm512_reduce_add_ps(_mm512_add_ps(sum, other));
+}
+
+// Sixteen scales of a block of Q6_K, four of them from `first` on, each for four lanes of four products.
+inline __m512i scale_lanes(__m128i scales, int first) {
+    const __m128i order = _mm_add_epi8(_mm_set_epi8(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0), _mm_set1_epi8(first));
+    return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(scales, order));
+}
+
+float dot_q6_K(int n, const block_q6_K * x, const block_q8_K * y) {
+    const int blocks = n / QK_K;
+    const __m512i nibble = _mm512_set1_epi8(15), six_bits = _mm512_set1_epi8(63);
+    // The upper two bits of four groups of 32 numbers lie in one byte: shifted to their place, two groups at a time.
+    const __m512i up = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_set1_epi16(2), 1);
+    const __m512i down = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
+    __m512 sum = _mm512_setzero_ps();
+    for (int b = 0; b < blocks; b++) {
+        ask_for(x + b, (int) sizeof(block_q6_K));
+        const __m128i scales = _mm_loadu_si128((const __m128i *) x[b].scales);
+        __m512i whole = _mm512_setzero_si512();
+        for (int half = 0; half < 2; half++) {
+            const __m512i low = _mm512_loadu_si512(x[b].ql + 64 * half);
+            const __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *) (x[b].qh + 32 * half)));
+            const __m512i shifted = _mm512_sllv_epi16(high, up), lifted = _mm512_srlv_epi16(high, down);
+            // Bits of the nibble where the mask is set, of the other where it is not (0xca: a ? b : c).
+            const __m512i first = _mm512_and_si512(_mm512_ternarylogic_epi32(nibble, low, shifted, 0xca), six_bits);
+            const __m512i upper = _mm512_srli_epi16(low, 4);
+            const __m512i second = _mm512_and_si512(_mm512_ternarylogic_epi32(nibble, upper, lifted, 0xca), six_bits);
+            const int8_t * numbers = y[b].qs + 128 * half;
+            const __m512i one = _mm512_dpbusd_epi32(_mm512_setzero_si512(), first, _mm512_loadu_si512(numbers));
+            const __m512i two = _mm512_dpbusd_epi32(_mm512_setzero_si512(), second, _mm512_loadu_si512(numbers + 64));
+            whole = _mm512_add_epi32(whole, _mm512_mullo_epi32(one, scale_lanes(scales, 8 * half)));
+            whole = _mm512_add_epi32(whole, _mm512_mullo_epi32(two, scale_lanes(scales, 8 * half + 4)));
+        }
+        // Numbers were 32 too large.
+        const __m256i sums = _mm256_loadu_si256((const __m256i *) y[b].bsums);
+        const __m256i too_much = _mm256_slli_epi32(_mm256_madd_epi16(_mm256_cvtepi8_epi16(scales), sums), 5);
+        whole = _mm512_sub_epi32(whole, _mm512_inserti64x4(_mm512_setzero_si512(), too_much, 0));
+        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(_cvtsh_ss(x[b].d) * y[b].d), sum);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
+}  // namespace
+
+#define WRAP_GEMV(name, kernel)                      \
+    extern "C" void __wrap_##name(GEMV_PARAMETERS) { \
+        (void) bs;                                   \
+        if (nr != 1) {                               \
+            __real_##name(n, s, bs, vx, vy, nr, nc); \
+            return;                                  \
+        }                                            \
+        kernel(n, s, vx, vy, nc);                    \
+    }
+
+WRAP_GEMV(ggml_gemv_q4_0_8x8_q8_0, gemv_of_4_bits<Linear>)
+WRAP_GEMV(ggml_gemv_iq4_nl_8x8_q8_0, gemv_of_4_bits<Nonlinear>)
+WRAP_GEMV(ggml_gemv_mxfp4_8x8_q8_0, gemv_of_4_bits<Float4>)
+WRAP_GEMV(ggml_gemv_q4_K_8x8_q8_K, gemv_q4_K)
+
+extern "C" void __wrap_ggml_vec_dot_q8_0_q8_0(DOT_PARAMETERS) {
+    if (nrc != 1 || n % (2 * QK8_0)) {
+        __real_ggml_vec_dot_q8_0_q8_0(n, s, bs, vx, bx, vy, by, nrc);
+        return;
+    }
+    *s = dot_q8_0(n, (const block_q8_0 *) vx, (const block_q8_0 *) vy);
+}
+
+extern "C" void __wrap_ggml_vec_dot_q6_K_q8_K(DOT_PARAMETERS) {
+    if (nrc != 1) {
+        __real_ggml_vec_dot_q6_K_q8_K(n, s, bs, vx, bx, vy, by, nrc);
+        return;
+    }
+    *s = dot_q6_K(n, (const block_q6_K *) vx, (const block_q8_K *) vy);
+}
+
+#else
+
+#define PASS_ON_GEMV(name) \
+    extern "C" void __wrap_##name(GEMV_PARAMETERS) { __real_##name(n, s, bs, vx, vy, nr, nc); }
+#define PASS_ON_DOT(name) \
+    extern "C" void __wrap_##name(DOT_PARAMETERS) { __real_##name(n, s, bs, vx, bx, vy, by, nrc); }
+
+PASS_ON_GEMV(ggml_gemv_q4_0_8x8_q8_0)
+PASS_ON_GEMV(ggml_gemv_iq4_nl_8x8_q8_0)
+PASS_ON_GEMV(ggml_gemv_mxfp4_8x8_q8_0)
+PASS_ON_GEMV(ggml_gemv_q4_K_8x8_q8_K)
+PASS_ON_DOT(ggml_vec_dot_q8_0_q8_0)
+PASS_ON_DOT(ggml_vec_dot_q6_K_q8_K)
+
+#endif

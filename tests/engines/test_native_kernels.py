@@ -1,0 +1,102 @@
+"""bendi's own kernels beside plain arithmetic, compiled as native builds compile them; and when they are built in."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bendi.engines.native_compiler import find_compiler
+from bendi.engines.native_kernels import FOLDER, KERNELS, cmake_text, digest, kernels_for
+from bendi.engines.native_recipe import isa_flags
+from bendi.hardware import detect_cpu
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECK = Path(__file__).parent / "kernels" / "check.cpp"
+PRODUCTS = {"q4_0", "iq4_nl", "mxfp4", "q4_K", "q8_0", "q6_K"}
+NARROW = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
+
+
+@pytest.fixture(scope="module")
+def ggml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The part of llama.cpp's source that kernels are compiled against."""
+    packages = sorted((ROOT / ".cache").glob("llama-cpp-python-*.tar.gz"))
+    if not packages:
+        pytest.skip("llama.cpp's source is not here: scripts/fetch-oracle")
+    folder = tmp_path_factory.mktemp("source")
+    with tarfile.open(packages[-1]) as package:
+        for member in package:
+            parts = Path(member.name).parts[1:]
+            if parts[:3] == ("vendor", "llama.cpp", "ggml") and member.isfile() and member.name.endswith(".h"):
+                member.name = "/".join(parts)
+                package.extract(member, folder)
+    return folder / "vendor" / "llama.cpp" / "ggml"
+
+
+def checked(ggml: Path, flags: list[str], folder: Path) -> dict[str, tuple[float, int, int]]:
+    """By kernel: worst relative error, results that were compared, calls that were left to the original."""
+    cpu = detect_cpu()
+    if cpu.architecture != "x86_64" or not {"avx2", "fma", "f16c"} <= cpu.isa:
+        pytest.skip("this CPU has no AVX2")
+    compiler = find_compiler(isa_flags(cpu), folder)
+    if compiler is None:
+        pytest.skip("there is no compiler here")
+    program = folder / "check"
+    includes = [f"-I{ggml / part}" for part in ("include", "src", "src/ggml-cpu")]
+    sources = [str(CHECK), *(str(FOLDER / kernel.source) for kernel in KERNELS)]
+    command = [compiler.cxx, "-std=c++17", "-O2", "-w", *flags, *includes, *sources, "-o", str(program), "-lpthread"]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    assert built.returncode == 0, built.stderr[:2000]
+    wide = "-mavx512vnni" in flags
+    done = subprocess.run([program, *(["products"] if wide else [])], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    return {name: (float(error), int(results), int(left)) for name, error, results, left in rows}
+
+
+def test_attention_with_avx2(ggml: Path, tmp_path: Path) -> None:
+    found = checked(ggml, NARROW, tmp_path)
+    error, results, left = found["attention"]
+    assert error < 1e-5 and results > 10_000 and left == 0
+    assert found["attention_not_covered"][2] == 2
+
+
+def test_all_kernels_with_what_this_cpu_has(ggml: Path, tmp_path: Path) -> None:
+    cpu = detect_cpu()
+    if not KERNELS[1].needs <= cpu.isa:
+        pytest.skip("this CPU has no AVX-512 with VNNI")
+    found = checked(ggml, isa_flags(cpu), tmp_path)
+    assert {*found} == PRODUCTS | {"attention", "attention_not_covered"}
+    for name in PRODUCTS:
+        error, results, left = found[name]
+        assert error < 2e-6 and results and left == (name == "q8_0"), name
+    assert found["attention"][0] < 1e-5
+
+
+def test_a_build_has_the_kernels_that_its_cpu_can_use(tmp_path: Path) -> None:
+    cpu = detect_cpu()
+    compiler = find_compiler(isa_flags(cpu), tmp_path)
+    if compiler is None:
+        pytest.skip("there is no compiler here")
+    wide = replace(cpu, architecture="x86_64", isa=KERNELS[1].needs)
+    narrow = replace(wide, isa=KERNELS[0].needs)
+    assert kernels_for(wide, compiler) == KERNELS
+    assert kernels_for(narrow, compiler) == KERNELS[:1]
+    assert kernels_for(replace(wide, isa=frozenset({"avx"})), compiler) == ()
+    assert kernels_for(replace(wide, architecture="aarch64"), compiler) == ()
+    assert kernels_for(wide, replace(compiler, kind="zig")) == ()
+
+
+def test_the_digest_changes_with_the_kernels() -> None:
+    assert digest(()) == ""
+    assert len({digest(KERNELS), digest(KERNELS[:1]), digest(KERNELS[1:])}) == 3
+
+
+def test_what_cmake_is_told() -> None:
+    text = cmake_text(KERNELS)
+    for kernel in KERNELS:
+        assert (FOLDER / kernel.source).is_file() and kernel.source in text
+        assert all(f"LINKER:--wrap={name}" in text for name in kernel.replaces)
