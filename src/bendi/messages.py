@@ -92,13 +92,16 @@ class Usage:
 class Timings:
     """Measured by the engine, except `ttft_s` (time to first token), which the caller of the engine sees.
 
-    `pp_tok_s`: prompt processing; `tg_tok_s`: token generation; None where nothing was measured.
+    `pp_tok_s`: prompt processing; `tg_tok_s`: token generation; None where nothing was measured. `guessed_tok`,
+    `accepted_tok`: of speculation, None without it.
     """
 
     ttft_s: float | None = None
     pp_tok_s: float | None = None
     tg_tok_s: float | None = None
     load_s: float | None = None
+    guessed_tok: int | None = None
+    accepted_tok: int | None = None
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]

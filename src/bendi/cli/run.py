@@ -66,6 +66,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--context", type=int, metavar="TOKENS", help=_("context length to load the model with"))
     add("--kv", choices=KV_TYPES, help=_("type of the KV cache; smaller ones leave room for a longer context"))
     add("--threads", type=int, metavar="N", help=_("CPU threads"))
+    speculate_help = _("guess words that stood before, several at a time: for summaries and edits; the same answer")
+    add("--speculate", action="store_true", help=speculate_help)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,6 +130,7 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings, states: Kept
         type_k=args.kv or "f16",
         type_v=args.kv or "f16",
         state_dir=states.folder if states else None,
+        speculate=args.speculate,
     )
 
     def open_it(request: LoadRequest) -> Engine:

@@ -53,6 +53,7 @@ class LlamaServerEngine:
         self._closed = False
         properties = self._call("/props")
         self._takes_tools = bool(properties.get("chat_template_caps", {}).get("supports_tools"))
+        self._guesses = load.speculate
         self._sees = bool(properties.get("modalities", {}).get("vision"))
         models = self._call("/v1/models")
         facts = models["data"][0].get("meta") or {}
@@ -86,6 +87,7 @@ class LlamaServerEngine:
         _check_writes(self.prepared)
         _check_tools(request, self._takes_tools)
         check_images(request, self._sees)
+        _check_logprobs(request, self._guesses)
         _check_tokens(request, self.prepared.info.vocab_size)
         reader = _Reader(request.logprobs)
         observer = self.observer
@@ -219,6 +221,15 @@ def _check_writes(prepared: Prepared) -> None:
         raise RequestRejected(
             _("This model reads texts and cannot write: it makes vectors or scores of them."),
             hint=_("Choose another model: {command}").format(command="bendi list"),
+        )
+
+
+def _check_logprobs(request: GenerateRequest, guesses: bool) -> None:
+    """The server's log-probabilities of guessed tokens are not theirs."""
+    if guesses and request.logprobs is not None:
+        raise RequestRejected(
+            _("This model was loaded to guess ahead; log-probabilities cannot be had from it."),
+            hint=_("Load it without --speculate."),
         )
 
 
@@ -423,6 +434,8 @@ class _Reader:
             ttft_s=self.ttft_s,
             pp_tok_s=measured.get("prompt_per_second") if measured.get("prompt_n") else None,
             tg_tok_s=measured.get("predicted_per_second") if measured.get("predicted_n", 0) > 1 else None,
+            guessed_tok=measured.get("draft_n"),
+            accepted_tok=measured.get("draft_n_accepted"),
         )
         calls = tuple(ToolCall(**self._calls[index]) for index in sorted(self._calls))
         self.last = Chunk(

@@ -15,7 +15,7 @@ import threading
 from typing import NoReturn
 
 from bendi.engines import sandbox
-from bendi.engines.worker_config import VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -48,6 +48,9 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
     ]  # fmt: skip
     if config.flash_attention is not None:
         said += ["--flash-attn", "on" if config.flash_attention else "off"]
+    if config.speculate:
+        said += ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-n", str(GUESS_FROM_TOK)]
+        said += ["--spec-ngram-simple-size-m", str(GUESSED_TOK)]
     if not config.repack:
         said += ["--no-repack"]
     if config.mmproj_path:

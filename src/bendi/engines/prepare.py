@@ -181,4 +181,5 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
         repack=prepared.repack,
         checkpoints=prepared.checkpoints,
         state_dir=str(load.state_dir.absolute()) if load.state_dir else "",
+        speculate=load.speculate,
     )

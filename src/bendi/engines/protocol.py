@@ -33,6 +33,8 @@ class LoadRequest:
     `embeddings`, `reranking`: the model is to make vectors or scores instead of text (see Embedder, Reranker);
     `context_tok` then bounds one input. `pooling`: of embeddings; None for what the model's header says, and the mean
     where it says nothing. `mmproj_path`: the projector of a model that sees images, None for a load that does not.
+    `speculate`: tokens are guessed from what followed the same words before, and checked several at a time: the same
+    text but for rounding, sooner where an answer repeats much of its prompt; log-probabilities cannot be had then.
     """
 
     model_path: Path
@@ -52,6 +54,7 @@ class LoadRequest:
     batch_tok: int | None = None
     repack: bool | None = None
     state_dir: Path | None = None
+    speculate: bool = False
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def open_recorded(
     if opening.notice and on_notice:
         on_notice(opening.notice)
     engine = opening.engine
-    if record and isinstance(engine, LlamaServerEngine):
+    # How fast guessing is says nothing of other answers.
+    if record and not load.speculate and isinstance(engine, LlamaServerEngine):
         opened = Opened(opening.load, engine, name, opening.load_s)
         engine.observer = Recorder(MeasuredStore(settings.measured_file), opened, machine.wait, on_notice)
     return engine

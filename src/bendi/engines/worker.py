@@ -20,7 +20,7 @@ from typing import Any
 import xllamacpp
 
 from bendi.engines import sandbox
-from bendi.engines.worker_config import VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -88,6 +88,10 @@ def _parameters(config: WorkerConfig) -> Any:
     if config.state_dir:
         # The name of a file is appended as it is.
         params.slot_save_path = os.path.join(config.state_dir, "")
+    if config.speculate:
+        params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_NGRAM_SIMPLE]
+        params.speculative.ngram_simple.size_n = GUESS_FROM_TOK
+        params.speculative.ngram_simple.size_m = GUESSED_TOK
     params.no_extra_bufts = not config.repack
     params.embedding = bool(config.pooling)
     if config.pooling:

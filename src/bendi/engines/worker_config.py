@@ -8,6 +8,9 @@ VERBOSITY = 4
 """The lowest at which the engine says how large its buffers are. At 5 it logs questions and answers. Levels: llama.cpp
 `common/log.h`; its library's messages are counted as 4 (`common/log.cpp`)."""
 
+GUESS_FROM_TOK, GUESSED_TOK = 3, 8
+"""Speculation: after so many tokens that stood together before, so many that followed them are guessed."""
+
 BATCH_TOK = 512
 """Tokens of a prompt computed at once, unless told otherwise. A cancelled prompt is left only between batches: this
 keeps that wait short and costs no speed on a CPU."""
@@ -42,6 +45,7 @@ class WorkerConfig:
     repack: bool = True
     checkpoints: int = 1
     state_dir: str = ""
+    speculate: bool = False
     key: str = ""
     socket_path: str = ""
     parent_pid: int = 0
