@@ -16,9 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 import scripted_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+# Calls a tool with the number 3 wherever a number is wanted, and closes every text that it begins.
+OBEYS = {
+    "\n": scripted_model.CALL,
+    scripted_model.CALL: "\n",
+    "{": '"',
+    '"': '"',
+    ":": "3",
+    "3": "}",
+    "}": "\n",
+    scripted_model.CALL_END: scripted_model.END,
+}
 _START_S = 30.0
 _END_S = 20.0
 
@@ -33,11 +45,13 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Models: `demo` (knows how models are run locally), `tools` (calls the tool that it is given), `endless`."""
+    """Models: `demo` (knows how models are run locally), `tools` (calls the tool that it is given), `obedient`
+    (see OBEYS), `endless`."""
     home = tmp_path_factory.mktemp("home")
     models = home / "models"
     models.mkdir()
     scripted_model.write(models / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
+    scripted_model.write(models / "obedient.gguf", OBEYS, scripted_model.TOOL_TEMPLATE)
     scripted_model.write(models / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

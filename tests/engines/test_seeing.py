@@ -13,6 +13,7 @@ from native_engine import opener
 
 from bendi.engines import LoadRequest, native_worker, wheel, worker
 from bendi.engines.prepare import prepare, worker_config
+from bendi.engines.projector import projector_beside
 from bendi.errors import EngineError, ModelFileError, RequestRejected
 from bendi.messages import GenerateRequest, Message, Sampling
 from eyes import IMAGE_TOK, png, write_projector
@@ -99,6 +100,20 @@ def test_a_projector_of_another_model(demo_model: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError) as caught:
         wheel.open_engine(LoadRequest(model_path=demo_model, context_tok=256, mmproj_path=path))
     assert caught.value.message
+
+
+def test_the_projector_in_the_folder_of_a_model_is_found(demo_model: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.gguf"
+    model.write_bytes(demo_model.read_bytes())
+    assert projector_beside(model) is None
+    (tmp_path / "mmproj-broken.gguf").write_bytes(b"GGUF")
+    write_projector(tmp_path / "mmproj-other.gguf", DEMO_LENGTH, **{"general.name": "another"})
+    write_projector(tmp_path / "mmproj-silent.gguf", DEMO_LENGTH)
+    assert projector_beside(model) is None
+    found = write_projector(tmp_path / "mmproj-right.gguf", DEMO_LENGTH, **{"general.name": "Bendi demo"})
+    assert projector_beside(model) == found
+    assert projector_beside(found) is None
+    assert projector_beside(tmp_path / "gone" / "model.gguf") is None
 
 
 def test_the_worker_may_read_it_and_is_watched_for_changes(demo_model: Path, projector: Path, tmp_path: Path) -> None:

@@ -36,6 +36,29 @@ def read_projector(path: Path) -> Projector:
     return Projector(path.absolute(), info.tensor_bytes + _WORK_BYTES)
 
 
+def projector_beside(model_path: Path) -> Path | None:
+    """The projector in the folder of a model whose header says that it belongs to it; None where there is no such one.
+    Files that cannot be read are passed over."""
+    try:
+        files = sorted(path for path in model_path.parent.glob("*.gguf") if "mmproj" in path.name.lower())
+    except OSError:
+        return None
+    if not files or model_path in files:
+        return None
+    wanted = _names(model_path)
+    return next((path for path in files if wanted & _names(path)), None)
+
+
+def _names(path: Path) -> set[tuple[str, str]]:
+    """What a header says of whose file it is."""
+    try:
+        header = read_gguf(path)
+    except (ModelFileError, OSError):
+        return set()
+    names = ((key, header.text(f"general.{key}").strip().lower()) for key in ("name", "basename"))
+    return {(key, name) for key, name in names if name}
+
+
 def check_image(image: bytes) -> None:
     """Raises RequestRejected for what cannot be an image that the engine decodes by itself."""
     if not image.startswith(_BEGINNINGS):

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from bendi.i18n import _
 from bendi.server import (
     middleware,
+    ollama_vectors,
     openai_chat,
     openai_completions,
     openai_models,
@@ -35,6 +36,7 @@ ALL: tuple[Endpoint, ...] = (
     *operations.ENDPOINTS,
     *openai_models.ENDPOINTS,
     *openai_vectors.ENDPOINTS,
+    *ollama_vectors.ENDPOINTS,
     *page_files.ENDPOINTS,
     *pool_api.ENDPOINTS,
     *openai_chat.ENDPOINTS,

@@ -61,13 +61,15 @@ def open_sockets(place: Place) -> list[socket.socket]:
     """
     host = place.host
     try:
+        if not host:  # would mean every address
+            raise ValueError(_("there is no address"))
         if host.lower() == "localhost" or host == "127.0.0.1":
             return _loopback(place.port)
         if ":" in host:
             both = host == "::" and socket.has_dualstack_ipv6()
             return [_listen(host, place.port, socket.AF_INET6, both=both)]
         return [_listen(host, place.port, socket.AF_INET)]
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise _explained(error, place) from error
 
 

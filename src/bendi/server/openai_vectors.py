@@ -20,7 +20,7 @@ from bendi.i18n import _
 from bendi.server.api_errors import ApiError
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.pool import Wish
-from bendi.server.reading import LONGEST_INPUT, MOST_INPUTS, embeddings_of, ranking_of, shortened
+from bendi.server.reading import LONGEST_INPUT, MOST_INPUTS, embeddings_of, plain_numbers, ranking_of, shortened
 
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 Text = Annotated[str, Field(max_length=LONGEST_INPUT)]
@@ -100,7 +100,7 @@ async def _embeddings(call: Call) -> Response:
     inputs = _inputs(body.input)
     read = await embeddings_of(call, Wish(body.model, "embedding"), inputs)
     vectors = await asyncio.to_thread(shortened, read, body.dimensions)
-    encode = _base64 if body.encoding_format == "base64" else _plain
+    encode = _base64 if body.encoding_format == "base64" else plain_numbers
     counts = {"prompt_tokens": read.result.prompt_tok, "total_tokens": read.result.prompt_tok}
 
     def written() -> bytes:
@@ -121,12 +121,7 @@ def _inputs(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[st
     return inputs
 
 
-def _plain(vector: Sequence[float]) -> list[float] | str:
-    # Nine digits are all that a 32-bit float has.
-    return [float(f"{number:.9g}") for number in vector]
-
-
-def _base64(vector: Sequence[float]) -> list[float] | str:
+def _base64(vector: Sequence[float]) -> str:
     numbers = array("f", vector)
     if numbers.itemsize == 4 and array("H", [1]).tobytes() != b"\x01\x00":
         numbers.byteswap()

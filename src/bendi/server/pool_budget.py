@@ -9,6 +9,7 @@ from typing import Literal
 from bendi.engines import LoadRequest
 from bendi.engines.pooling import pooling, takes_whole_inputs
 from bendi.engines.prepare import DEFAULT_CONTEXT_TOK, DEFAULT_INPUT_TOK, memory_setup
+from bendi.engines.projector import read_projector
 from bendi.formats import model_info, read_gguf_split
 from bendi.planner import SYSTEM_RESERVE_BYTES, MemoryFacts, MemoryNeed, context_that_fits, memory_facts, memory_needed
 
@@ -20,12 +21,14 @@ LEAST_CONTEXT_TOK = 4096
 @dataclass(frozen=True)
 class ModelSize:
     """What decides the memory that a model takes. `train_tok`: the longest context that it was trained for.
-    `makes_vectors`, `whole_inputs`: for models that write no text, see `engines.pooling`."""
+    `makes_vectors`, `whole_inputs`: for models that write no text, see `engines.pooling`. `projector_bytes`: of a model
+    that sees images."""
 
     memory: MemoryFacts
     train_tok: int
     makes_vectors: bool = False
     whole_inputs: bool = False
+    projector_bytes: int = 0
 
     @property
     def default_tok(self) -> int:
@@ -33,7 +36,7 @@ class ModelSize:
         return min(DEFAULT_INPUT_TOK if self.whole_inputs else DEFAULT_CONTEXT_TOK, self.train_tok)
 
     def bytes_for(self, load: LoadRequest, context_tok: int, slots: int = 1) -> int:
-        return self.need(load, context_tok, slots).total_bytes
+        return self.need(load, context_tok, slots).total_bytes + self.projector_bytes
 
     def need(self, load: LoadRequest, context_tok: int, slots: int = 1) -> MemoryNeed:
         setup = memory_setup(replace(load, parallel=slots), context_tok, self.makes_vectors, self.whole_inputs)
@@ -50,7 +53,8 @@ def model_size(load: LoadRequest) -> ModelSize:
     facts = memory_facts(*headers)
     pooled = pooling(load, headers)
     train_tok = model_info(*headers).context_length or DEFAULT_CONTEXT_TOK
-    return ModelSize(facts, train_tok, bool(pooled), takes_whole_inputs(pooled, headers, facts))
+    projector_bytes = read_projector(load.mmproj_path).memory_bytes if load.mmproj_path else 0
+    return ModelSize(facts, train_tok, bool(pooled), takes_whole_inputs(pooled, headers, facts), projector_bytes)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Room:
 
         Raises NoRoom; LoadStopped when nobody waits for it any more; ModelFileError.
         """
-        load = load_request(entry.model, entry.kind, self._settings)
+        load = await in_thread(load_request, entry.model, entry.kind, self._settings)
         size = await in_thread(model_size, load)
         marked: list[Entry] = []
         async with self._turn:

@@ -86,6 +86,11 @@ def shortened(read: Read[Embeddings], dimensions: int | None) -> list[list[float
     return [_unit(vector[:dimensions]) for vector in vectors]
 
 
+def plain_numbers(vector: Sequence[float]) -> list[float]:
+    """With the nine digits that a 32-bit float has, and no more."""
+    return [float(f"{number:.9g}") for number in vector]
+
+
 async def _read(call: Call, wish: Wish, ask: Callable[[Engine, Cancellation], Result]) -> Read[Result]:
     cancel = Cancellation()
     work = asyncio.ensure_future(_leased(call, wish, ask, cancel))
