@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bendi.engines.native_compiler import (
+    DEFECTS,
     Compiler,
     defects_of,
     find_compiler,
@@ -21,6 +22,7 @@ from bendi.engines.native_compiler import (
     write_remedies,
     zig_compiler,
 )  # fmt: skip
+from bendi.engines.native_kernels import KERNELS
 from bendi.engines.native_recipe import (
     FLAGS,
     RECIPES,
@@ -233,3 +235,10 @@ def test_tools_are_locked_by_version_and_hash(name: str) -> None:
     assert lines[0].startswith(f"{name}==")
     assert len(lines) > 5 and all("--hash=sha256:" in line for line in lines[1:])
     assert LOCK_FILE.read_text("utf-8").count("==") == 3
+
+
+@pytest.mark.parametrize("page", ["engines.md", "engines.zh-CN.md"])
+def test_the_documents_name_every_recipe_defect_and_kernel(page: str) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / page).read_text("utf-8")
+    for name in (*RECIPES, *(defect.name for defect in DEFECTS), *(kernel.source for kernel in KERNELS)):
+        assert f"| `{name}` |" in text, name
