@@ -108,17 +108,22 @@ class Conversation:
         policy: Policy | None = None,
         cancel: Cancellation | None = None,
         on_progress: OnProgress | None = None,
+        from_position: int | None = None,
     ) -> Generator[Event]:
         """Asks, and yields the answer; closing the generator stops it and keeps what was written.
 
-        `policy` overrides the one in force. `on_progress`: of a compaction.
+        `policy` overrides the one in force. `on_progress`: of a compaction. `from_position`: the question takes the
+        place of the messages from there on, which are taken back.
 
         Raises ContextOverflow, before anything is stored, when the policy is to refuse; EngineError as the engine.
         """
         if not text.strip():
             raise UsageError(_("There is no message to answer."))
         policy = policy or self.setup.policy
-        self._refuse_if_too_long(text, policy)
+        self._refuse_if_too_long(text, policy, from_position)
+        if from_position is not None:
+            self._sessions.supersede(self.setup.session_id, from_position)
+            self._slid_to = 0
         self._sessions.append(self.setup.session_id, Message("user", text))
         yield from self._answer(policy, cancel or Cancellation(), on_progress)
 
@@ -167,10 +172,13 @@ class Conversation:
         request = GenerateRequest(template_options=parameters.template_options)
         return Budget(self.engine, answer_reserve_tok(parameters.max_tokens, context_tok), request)
 
-    def _view(self, policy: Policy) -> _View:
+    def _view(self, policy: Policy, before: int | None = None) -> _View:
+        """What `policy` lets be sent of the messages, of those before a position where one is given."""
         summary, covered = "", 0
         turns = []
         for stored in self.messages:
+            if before is not None and stored.position >= before:
+                break
             if stored.kind == "summary":
                 summary, covered = stored.message.content, int(stored.details["covers_to"])
             else:
@@ -180,10 +188,10 @@ class Conversation:
         dialogue = Dialogue(tuple(stored.message for stored in sent), self.setup.system, summary)
         return _View(dialogue, sent, len(turns) - len(sent))
 
-    def _refuse_if_too_long(self, text: str, policy: Policy) -> None:
+    def _refuse_if_too_long(self, text: str, policy: Policy, before: int | None) -> None:
         if policy not in ("error", "ask"):
             return
-        dialogue = self._view(policy).dialogue
+        dialogue = self._view(policy, before).dialogue
         asked = replace(dialogue, turns=(*dialogue.turns, Message("user", text)))
         budget = self._budget()
         needed_tok = budget.needed_tok(asked)

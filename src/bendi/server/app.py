@@ -13,7 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bendi.i18n import _
 from bendi.server import (
+    anthropic_messages,
     middleware,
+    native_api,
+    native_sessions,
+    ollama_chat,
+    ollama_models,
     ollama_vectors,
     openai_chat,
     openai_completions,
@@ -42,6 +47,11 @@ ALL: tuple[Endpoint, ...] = (
     *openai_chat.ENDPOINTS,
     *openai_completions.ENDPOINTS,
     *openai_responses.ENDPOINTS,
+    *ollama_chat.ENDPOINTS,
+    *ollama_models.ENDPOINTS,
+    *anthropic_messages.ENDPOINTS,
+    *native_sessions.ENDPOINTS,
+    *native_api.ENDPOINTS,
 )
 """Every endpoint that there is: one line for each module that has some."""
 

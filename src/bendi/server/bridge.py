@@ -13,8 +13,11 @@ _WAITING = 64
 """Items that a slow reader may be behind before the work waits for it."""
 
 
-async def in_thread(make: Callable[[], Generator[T]], stop: Callable[[], None]) -> AsyncGenerator[T]:
-    """What the generator of `make` yields. It is made, run and closed in one thread.
+async def yielded(
+    make: Callable[[Callable[[T], None]], Generator[T]], stop: Callable[[], None]
+) -> AsyncGenerator[T, None]:
+    """What the generator of `make` yields. It is made, run and closed in one thread; what it is given takes items, too,
+    while it is busy with what it yields next.
 
     When nobody reads on (the iterator is closed, or its task cancelled), `stop` is called, which must make the
     generator end soon; it is then waited for, so that nothing of it is left behind.
@@ -31,7 +34,7 @@ async def in_thread(make: Callable[[], Generator[T]], stop: Callable[[], None]) 
 
     def work() -> None:
         try:
-            generator = make()
+            generator = make(lambda item: tell("item", item))
             try:
                 for item in generator:
                     if gone.is_set():
@@ -51,7 +54,7 @@ async def in_thread(make: Callable[[], Generator[T]], stop: Callable[[], None]) 
     try:
         while True:
             kind, item = await ready.get()
-            room.release()
+            room.release()  # once too often for what was told on the side, which does no harm
             if kind == "end":
                 return
             if isinstance(item, BaseException):

@@ -38,3 +38,419 @@ computed, the answer as it comes; closing the connection stops the model, and wh
 A question that does not fit gets status 400 with `context_needed` before anything is stored or superseded. A second
 question while an answer is being written gets 409.
 """
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+from starlette.responses import JSONResponse, Response
+
+from bendi.chat.branching import branch
+from bendi.chat.conversation import ContextChanged, Conversation, Event, Reply
+from bendi.chat.export import message_record, session_markdown, session_record
+from bendi.chat.kept_states import KeptStates
+from bendi.chat.parameters import PARAMETERS, check_value
+from bendi.chat.sessions import Session, StoredMessage
+from bendi.chat.setup import Setup
+from bendi.errors import ContextOverflow, NotFoundError, UsageError
+from bendi.i18n import _
+from bendi.messages import Cancellation, Chunk
+from bendi.server.api_errors import ApiError, error_body
+from bendi.server.bridge import yielded
+from bendi.server.endpoint import Call, Endpoint
+from bendi.server.pool import Lease, Wish
+from bendi.server.sse import event_stream, frame
+
+_MOST_LISTED = 1000
+Said = tuple[str, dict[str, Any]]
+"""The name of an event and its data."""
+
+
+class SessionsQuery(BaseModel):
+    limit: int = Field(default=_MOST_LISTED, ge=1, le=_MOST_LISTED)
+    search: str = Field(default="", max_length=1000)
+
+
+class SessionQuery(BaseModel):
+    """`all`: also the messages that were superseded."""
+
+    all: bool = False
+
+
+class SessionChange(BaseModel):
+    """`system`, and every value of `parameters`: null for what the persona says."""
+
+    title: str | None = Field(default=None, max_length=500)
+    model: str | None = Field(default=None, min_length=1, max_length=2048)
+    persona: str | None = Field(default=None, max_length=64)
+    system: str | None = None
+    parameters: dict[str, Any] = {}
+
+
+class SessionQuestion(BaseModel):
+    """Either `text`, or `retry`."""
+
+    text: str = ""
+    retry: bool = False
+    from_position: int | None = Field(default=None, ge=1)
+    policy: Literal["error", "compact", "slide"] | None = None
+
+
+class SessionBranch(BaseModel):
+    before_position: int = Field(ge=1)
+
+
+class SessionRecord(BaseModel):
+    """`messages`: how many, or all of them."""
+
+    id: str
+    title: str
+    model: str
+    persona: str | None
+    created: str
+    updated: str
+    settings: dict[str, Any]
+    messages: int | list[dict[str, Any]]
+
+
+class SessionsDeleted(BaseModel):
+    deleted: list[str]
+
+
+async def _list(call: Call) -> Response:
+    sessions, owner = call.services.sessions, call.caller.owner
+    query: SessionsQuery = call.query
+    if query.search.strip():
+        hits = await asyncio.to_thread(lambda: sessions.search(query.search, query.limit, owner=owner))
+        return JSONResponse(
+            [{**session_record(hit.session), "role": hit.role or None, "excerpt": hit.excerpt} for hit in hits]
+        )
+    found = await asyncio.to_thread(lambda: sessions.recent(query.limit, owner=owner))
+    return JSONResponse([session_record(session) for session in found])
+
+
+async def _create(call: Call) -> Response:
+    body: SessionChange = call.body
+    services = call.services
+    persona = services.personas.get(body.persona) if body.persona else None
+    model = body.model or (persona.model if persona else "")
+    if not model:
+        raise ApiError(400, _("The session needs a model."), code="invalid_request", param="model")
+    settings: dict[str, Any] = {} if body.system is None else {"system": body.system}
+    if chosen := _checked(body.parameters):
+        settings["set"] = {name: value for name, value in chosen.items() if value is not None}
+    session = services.sessions.create(
+        model, persona=persona.name if persona else "", settings=settings, owner=call.caller.owner
+    )
+    if body.title:
+        session = services.sessions.change(session.id, title=body.title)
+    return JSONResponse(session_record(session), 201)
+
+
+async def _show(call: Call) -> Response:
+    session = await _owned(call)
+    query: SessionQuery = call.query
+    messages = await asyncio.to_thread(call.services.sessions.messages, session.id, superseded=query.all)
+    return JSONResponse(session_record(session, messages))
+
+
+async def _export(call: Call) -> Response:
+    session = await _owned(call)
+    messages = await asyncio.to_thread(call.services.sessions.messages, session.id)
+    headers = {"Content-Disposition": f'attachment; filename="{session.id}.md"'}
+    return Response(session_markdown(session, messages), media_type="text/markdown; charset=utf-8", headers=headers)
+
+
+async def _change(call: Call) -> Response:
+    body: SessionChange = call.body
+    session = await _owned(call)
+    chosen = _checked(body.parameters)
+    setup = Setup(call.services.sessions, session.id, call.services.personas)
+
+    def write() -> Session:
+        fields = {name: value for name in ("title", "model") if (value := getattr(body, name)) is not None}
+        if fields:
+            call.services.sessions.change(session.id, **fields)
+        if body.persona is not None:
+            setup.use_persona(body.persona)
+        if "system" in body.model_fields_set:
+            setup.set_system(body.system)
+        for name, value in chosen.items():
+            setup.set_parameter(name, value)
+        return setup.session
+
+    return JSONResponse(session_record(await asyncio.to_thread(write)))
+
+
+async def _delete(call: Call) -> Response:
+    services = call.services
+    session = await _owned(call)
+    _refuse_while_answering(call, session)
+
+    def forget() -> None:
+        services.sessions.delete([session.id])
+        KeptStates(services.settings.kept_states_dir, services.settings.kept_states_bytes).forget([session.id])
+
+    await asyncio.to_thread(forget)
+    return JSONResponse({"deleted": [session.id]})
+
+
+async def _branch(call: Call) -> Response:
+    body: SessionBranch = call.body
+    session = await _owned(call)
+    new = await asyncio.to_thread(branch, call.services.sessions, session, body.before_position)
+    return JSONResponse(session_record(new), 201)
+
+
+async def _ask(call: Call) -> Response:
+    body: SessionQuestion = call.body
+    if body.retry == bool(body.text.strip()):
+        raise ApiError(400, _("Send a text, or retry, and not both."), code="invalid_request", param="text")
+    session = await _owned(call)
+    return await event_stream(_talk(call, session), lambda error: frame(error_body(error, "bendi"), "error"))
+
+
+async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
+    """The frames of an answer. What is wrong is raised before the first one, as far as it is known then."""
+    services = call.services
+    _refuse_while_answering(call, session)
+    wish = Wish(session.model)
+    model = await services.pool.model_of(wish)
+    services.talking.add(session.id)
+    try:
+        if not any(loaded.path == str(model.path) and loaded.state == "ready" for loaded in services.pool.loaded()):
+            yield frame({}, "loading")
+        lease = await services.pool.acquire(wish)
+        try:
+            try:
+                async with aclosing(_said(call, session, lease)) as said:
+                    async for name, data in said:
+                        yield frame(data, name)
+                return
+            except ContextOverflow as error:
+                # Nothing has been stored or sent yet. A longer context is tried before the refusal is passed on.
+                longer = await _grown(call, session, lease, error)
+                if longer is None:
+                    raise
+                lease = longer
+            async with aclosing(_said(call, session, lease)) as said:
+                async for name, data in said:
+                    yield frame(data, name)
+        finally:
+            lease.release()
+    finally:
+        services.talking.discard(session.id)
+
+
+async def _grown(call: Call, session: Session, lease: Lease, error: ContextOverflow) -> Lease | None:
+    """The model with a context that is long enough; None where that cannot be, or somebody wished otherwise."""
+    body: SessionQuestion = call.body
+    setup = _setup(call, session)
+    if body.policy is not None or setup.parameters.policy not in (None, "ask"):
+        return None
+    wanted_tok = -(-error.needed_tok // 256) * 256
+    return await call.services.pool.grow(lease, Wish(session.model), wanted_tok)
+
+
+async def _said(call: Call, session: Session, lease: Lease) -> AsyncGenerator[Said, None]:
+    body: SessionQuestion = call.body
+    sessions = call.services.sessions
+    cancel = Cancellation()
+
+    def work(tell: Callable[[Said], None]) -> Generator[Said]:
+        conversation = Conversation(lease.engine, sessions, _setup(call, session))
+
+        def show(done: int, total: int) -> None:
+            tell(("compact", {"done": done, "total": total}))
+
+        if body.retry:
+            events = conversation.retry(policy=body.policy, cancel=cancel, on_progress=show)
+        else:
+            events = conversation.send(
+                body.text, policy=body.policy, cancel=cancel, on_progress=show, from_position=body.from_position
+            )
+        left_out = 0
+        begun = False
+        for event in events:
+            if not begun:
+                begun = True
+                yield "question", message_record(_last(sessions.messages(session.id), "user"))
+            if isinstance(event, ContextChanged):
+                left_out = event.left_out
+            if isinstance(event, Reply):
+                call.services.metrics.answered(lease.model, event.usage, event.timings)
+                yield "done", _done(event, left_out, sessions.messages(session.id))
+            else:
+                yield from _event_said(event)
+
+    async with aclosing(yielded(work, cancel.cancel)) as said:
+        async for item in said:
+            yield item
+
+
+def _event_said(event: Event) -> Generator[Said]:
+    if isinstance(event, ContextChanged):
+        yield "context", asdict(event)
+    elif isinstance(event, Chunk):
+        if event.progress:
+            yield "progress", asdict(event.progress)
+        if event.reasoning:
+            yield "delta", {"reasoning": event.reasoning}
+        if event.text:
+            yield "delta", {"text": event.text}
+
+
+def _done(reply: Reply, left_out: int, messages: list[StoredMessage]) -> dict[str, Any]:
+    usage = reply.usage
+    written = reply.message.content or reply.message.reasoning or reply.message.tool_calls
+    return {
+        "message": message_record(_last(messages, "assistant")) if written else None,
+        "finish": reply.finish,
+        "usage": {
+            "prompt_tok": usage.prompt_tok,
+            "completion_tok": usage.completion_tok,
+            "cached_tok": usage.cached_tok,
+        },
+        "timings": asdict(reply.timings),
+        "context": {"used_tok": reply.used_tok, "available_tok": reply.available_tok, "left_out": left_out},
+    }
+
+
+def _last(messages: list[StoredMessage], role: str) -> StoredMessage:
+    return next(stored for stored in reversed(messages) if stored.message.role == role)
+
+
+def _setup(call: Call, session: Session) -> Setup:
+    return Setup(call.services.sessions, session.id, call.services.personas)
+
+
+async def _owned(call: Call) -> Session:
+    """The session of the path. Of those of others nobody learns that they exist."""
+    session_id = call.request.path_params["id"]
+    try:
+        session = await asyncio.to_thread(call.services.sessions.get, session_id)
+    except NotFoundError:
+        session = None
+    if session is None or session.owner != call.caller.owner:
+        raise ApiError(404, _("There is no such session."), code="session_not_found")
+    return session
+
+
+def _refuse_while_answering(call: Call, session: Session) -> None:
+    if session.id in call.services.talking:
+        raise ApiError(409, _("An answer is being written in this session."), code="session_busy")
+
+
+def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
+    """By name; None for what the persona says. Raises ApiError."""
+    try:
+        for name in parameters:
+            if name not in PARAMETERS:
+                check_value(name, None)
+        return {name: None if value is None else check_value(name, value) for name, value in parameters.items()}
+    except UsageError as error:
+        message = f"{error.message} {error.hint}".strip()
+        raise ApiError(400, message, code="invalid_request", param="parameters") from error
+
+
+_MISSING = {404: "There is no such session, or it belongs to somebody else."}
+_BUSY = {409: "An answer is being written in it."}
+_AT = "/api/bendi/sessions"
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        method="GET",
+        path=_AT,
+        handler=_list,
+        scope="infer",
+        dialect="bendi",
+        summary="One's sessions, the one used last first; or those with some words.",
+        query=SessionsQuery,
+    ),
+    Endpoint(
+        method="POST",
+        path=_AT,
+        handler=_create,
+        scope="infer",
+        dialect="bendi",
+        summary="Begins a session. It is stored with its first message.",
+        body=SessionChange,
+        answer=SessionRecord,
+        status=201,
+        errors={404: "There is no such persona."},
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_AT}/{{id}}",
+        handler=_show,
+        scope="infer",
+        dialect="bendi",
+        summary="A session with its messages.",
+        answer=SessionRecord,
+        errors=_MISSING,
+        query=SessionQuery,
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_AT}/{{id}}/export",
+        handler=_export,
+        scope="infer",
+        dialect="bendi",
+        summary="A session as Markdown.",
+        errors=_MISSING,
+        media_type="text/markdown",
+    ),
+    Endpoint(
+        method="PATCH",
+        path=f"{_AT}/{{id}}",
+        handler=_change,
+        scope="infer",
+        dialect="bendi",
+        summary="Changes title, model, persona, system prompt or parameters.",
+        body=SessionChange,
+        answer=SessionRecord,
+        errors=_MISSING,
+    ),
+    Endpoint(
+        method="DELETE",
+        path=f"{_AT}/{{id}}",
+        handler=_delete,
+        scope="infer",
+        dialect="bendi",
+        summary="Deletes a session for good.",
+        answer=SessionsDeleted,
+        errors={**_MISSING, **_BUSY},
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_AT}/{{id}}/branch",
+        handler=_branch,
+        scope="infer",
+        dialect="bendi",
+        summary="A new session that begins as this one did.",
+        body=SessionBranch,
+        answer=SessionRecord,
+        status=201,
+        errors=_MISSING,
+    ),
+    Endpoint(
+        method="POST",
+        path=f"{_AT}/{{id}}/messages",
+        handler=_ask,
+        scope="infer",
+        dialect="bendi",
+        summary="Asks in a session; the answer comes as events and is stored.",
+        body=SessionQuestion,
+        stream="sse",
+        errors={
+            400: "The question cannot be sent as it is; `context_needed` says how long the context would have to be.",
+            **_MISSING,
+            **_BUSY,
+        },
+    ),
+)

@@ -43,7 +43,7 @@ class ModelPool:
     ) -> None:
         self.limits = limits or PoolLimits.of(settings)
         self.personas = PersonaBook(settings.personas_file)
-        self._names = ModelNames(store, self.limits.files)
+        self.names = ModelNames(store, self.limits.files)
         self._models = Models(settings, self.limits, opener, metrics or Metrics())
         self._closing = False
 
@@ -94,7 +94,7 @@ class ModelPool:
     async def model_of(self, wish: Wish) -> LocalModel:
         """What would be loaded. Raises NotFoundError; UsageError when several fit; StoreError when it is not complete.
         Paths are names only of models that this server has anyway."""
-        return await self._names.resolve(self.named(wish.model).model)
+        return await self.names.resolve(self.named(wish.model).model)
 
     def loaded(self) -> list[Loaded]:
         now_s = asyncio.get_running_loop().time()

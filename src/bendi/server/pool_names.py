@@ -69,6 +69,10 @@ class ModelNames:
             raise found.with_traceback(None)
         return found
 
+    def forget(self) -> None:
+        """Models came, went, or got other names."""
+        self._found.clear()
+
     def _remembered(self, text: str) -> LocalModel | BendiError | None:
         until_s, found = self._found.get(text, (0.0, None))
         return found if time.monotonic() < until_s else None

@@ -44,10 +44,10 @@ class Services:
         """The conversations of this machine, the same that the terminal has. Opened when first asked for."""
         return SessionStore(self.settings.sessions_file)
 
-    @cached_property
+    @property
     def personas(self) -> PersonaBook:
         """As their file says now."""
-        return PersonaBook(self.settings.personas_file)
+        return self.pool.personas
 
     def close(self) -> None:
         """Closes what was opened here."""

@@ -37,17 +37,20 @@ def frame(data: Mapping[str, Any], event: str = "") -> bytes:
 
 
 async def event_stream(
-    frames: AsyncGenerator[bytes, None], failed: Callable[[ApiError], bytes], ping: bytes = PING
+    frames: AsyncGenerator[bytes, None],
+    failed: Callable[[ApiError], bytes],
+    ping: bytes = PING,
+    media_type: str = "text/event-stream",
 ) -> StreamingResponse:
     """The response that sends `frames`, and `ping` where none comes for PING_S. When the client goes away, `frames` is
     closed.
 
     Raises what `frames` raises before its first frame, if that happens within PING_S. `failed` makes the frame of a
-    later error, which is then the last one.
+    later error, which is then the last one. Streams of other types than events take no pings: `ping` is then empty.
     """
     events = merged([frames], idle_s=PING_S)
     first = await anext(events, None)
-    return _EventStream(_body(first, events, failed, ping))
+    return _EventStream(_body(first, events, failed, ping), media_type)
 
 
 async def merged(
@@ -98,8 +101,8 @@ async def merged(
 class _EventStream(StreamingResponse):
     """Closes its source however the sending ended: Starlette leaves that to the garbage collector."""
 
-    def __init__(self, body: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(body, media_type="text/event-stream", headers=_HEADERS)
+    def __init__(self, body: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(body, media_type=media_type, headers=_HEADERS)
         self._source = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

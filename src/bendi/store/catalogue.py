@@ -113,7 +113,7 @@ def _own(path: Path) -> dict[str, ModelName]:
                 _("{path}: {alias} = {target!r} cannot be used").format(path=path, alias=alias, target=target),
                 hint=error.hint,
             ) from error
-        if not isinstance(name, AliasName) or name.quant or name.alias == DEMO or isinstance(meant, AliasName):
+        if not isinstance(name, AliasName) or name.quant or name.alias == DEMO or _is_short(meant):
             raise ConfigError(
                 _("{path}: {alias} = {target!r} cannot be used").format(path=path, alias=alias, target=target),
                 hint=_('A line gives a new short name to a full one: work = "hf:org/repo:Q4_K_M"'),
@@ -122,3 +122,8 @@ def _own(path: Path) -> dict[str, ModelName]:
             meant = PathName(path.parent / meant.path)
         aliases[name.alias] = meant
     return aliases
+
+
+def _is_short(meant: ModelName) -> bool:
+    """Short names stand for whole ones only, and for the built-in model, which has no other."""
+    return isinstance(meant, AliasName) and (meant.alias != DEMO or meant.quant is not None)

@@ -29,20 +29,23 @@ ALIASES_NAME = "aliases.toml"
 class Store:
     """Finds models in all places that the settings name. Every call looks at the disk anew; nothing is changed.
 
-    `root`: the folder that pulls write into. `catalogue`: the short names.
+    `root`: the folder that pulls write into. `catalogue`: the short names; `aliases_file`: the user's own.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.root = settings.models_dirs[0].absolute()
         self.roots = tuple(path.absolute() for path in settings.models_dirs)
-        self._catalogue: Catalogue | None = None
+        self.aliases_file = settings.config_dir / ALIASES_NAME
+        self._catalogue: tuple[object, Catalogue] | None = None
 
     @property
     def catalogue(self) -> Catalogue:
-        if self._catalogue is None:
-            self._catalogue = load_catalogue(self.settings.config_dir / ALIASES_NAME)
-        return self._catalogue
+        """As the file of aliases says now."""
+        stamp = _stamp(self.aliases_file)
+        if self._catalogue is None or self._catalogue[0] != stamp:
+            self._catalogue = stamp, load_catalogue(self.aliases_file)
+        return self._catalogue[1]
 
     def models(self) -> list[LocalModel]:
         """Every model of this machine, by name; a file that is seen in two places is listed once."""
@@ -116,6 +119,8 @@ class Store:
             for target in self.catalogue.targets(name):
                 if isinstance(target, PathName):
                     return from_path(target.path)
+                if isinstance(target, AliasName):  # the built-in model: other short names stand for whole ones
+                    return [_demo()]
                 key = format_name(target).casefold()
                 possible = [model for model in models if key in model.spellings]
                 if possible:
@@ -172,6 +177,15 @@ def _ambiguous(text: str, models: Sequence[LocalModel]) -> UsageError:
         _("{text} can mean {count} models of this machine").format(text=text, count=len(models)),
         hint="\n".join([_("Say which one:"), *lines]),
     )
+
+
+def _stamp(path: Path) -> object:
+    """What changes when a file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _identity(path: Path) -> object:

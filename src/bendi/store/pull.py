@@ -101,6 +101,8 @@ def remote_names(store: Store, text: str, source: Literal["hf", "ms"] | None = N
                 _("{path} is a path of this machine: there is nothing to download").format(path=target.path),
                 hint=_("To take it into the store: bendi import {path}").format(path=typed(str(target.path))),
             )
+        if isinstance(target, AliasName):  # another name of the built-in model
+            return ()
     remote = tuple(target for target in targets if isinstance(target, RepoName | OllamaName | UrlName))
     chosen = tuple(target for target in remote if source in (None, getattr(target, "source", None)))
     if not chosen:
