@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import scripted_model
 
 import bendi
+import scripted_model
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, open_recorded_engine, wheel
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.errors import BendiError

@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import scripted_model
 
+import scripted_model
 from bendi.engines import LoadRequest, process, wheel
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.process import WorkerProcess, worker_command
