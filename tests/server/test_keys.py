@@ -134,6 +134,17 @@ def test_a_file_that_cannot_be_read_opens_nothing(ring: KeyRing) -> None:
     assert serving.caller(key) is None and not serving.empty
 
 
+def test_the_own_key_is_in_no_file_and_ends_with_its_ring(ring: KeyRing) -> None:
+    ring.add("phone")
+    key = ring.own_key()
+    caller = ring.caller(key)
+    assert caller and caller.owner == "bendi" and "admin" in caller.scopes
+    ring.save_used()
+    assert [row.name for row in ring.all()] == ["phone"]
+    assert KeyRing(ring.path).caller(key) is None
+    assert ring.caller(ring.own_key()) and ring.caller(key) is None
+
+
 def test_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["key", "list"]) == 0
     assert "No keys" in capsys.readouterr().err

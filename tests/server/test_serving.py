@@ -159,6 +159,22 @@ def test_a_model_that_is_not_there_is_an_error_of_the_start(start: Callable[...,
     assert "no-such-model" in process.said and "Traceback" not in process.said
 
 
+@pytest.mark.parametrize("keyed", [False, True])
+def test_other_verbs_find_it(start: Callable[..., Process], keyed: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    if keyed:
+        KeyRing(load_settings().keys_file).add("me")
+    assert main(["ps"]) == 3
+    process = start("demo", *(["--host", "0.0.0.0", "--allow-plain-http"] if keyed else []))
+    assert process.url
+    capsys.readouterr()
+    assert main(["ps", "--json"]) == 0
+    assert '"demo"' in capsys.readouterr().out
+    assert main(["stop", "--all"]) == 0
+    process.signal(signal.SIGTERM)
+    assert process.end() == 0
+    assert main(["ps"]) == 3
+
+
 def test_no_page(start: Callable[..., Process]) -> None:
     process = start("--no-page")
     assert httpx.get(process.url, trust_env=False).status_code == 404

@@ -206,7 +206,7 @@ class _Turn:
 
     async def _grow(self, error: ContextOverflow, note: Note) -> Note:
         assert self._lease is not None
-        old, self._lease = self._lease, None
+        old = self._lease
         wanted_tok = longer_context_tok(error, self._request)
         train_tok = old.engine.info.train_context_tok
         if error.needed_tok < train_tok < wanted_tok:
@@ -216,8 +216,7 @@ class _Turn:
         except OutOfMemory as no_room:
             raise refused(error, no_room.message) from error
         lease = self._lease
-        if lease is None:
-            self._lease = old
+        if lease is old:
             raise refused(error, _why_not_longer(train_tok, error.needed_tok)) from error
         try:
             await self._start()
@@ -239,13 +238,14 @@ class _Turn:
         return replace(note, policy_applied=policy, dropped=shrunk.dropped)
 
     async def _acquire(self, getting: Coroutine[Any, Any, Lease | None]) -> None:
-        """Waits for a lease, unless the client goes away."""
+        """Waits for a lease, unless the client goes away. None: the old one stays."""
         self._acquiring = acquiring = asyncio.ensure_future(getting)
         try:
-            self._lease = await acquiring
+            self._lease = await acquiring or self._lease
         except asyncio.CancelledError:
             if acquiring.done() and not acquiring.cancelled() and acquiring.exception() is None:
-                self._lease = acquiring.result()  # it came in the same moment, and `end` gives it back
+                # It came in the same moment, and `end` gives it back.
+                self._lease = acquiring.result() or self._lease
             if self._gone:
                 raise ClientDisconnect from None
             raise

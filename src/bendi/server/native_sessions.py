@@ -35,8 +35,8 @@ computed, the answer as it comes; closing the connection stops the model, and wh
                "context": {"used_tok", "available_tok", "left_out"}}
     error     the body of an error
 
-A question that does not fit gets status 400 with `context_needed` before anything is stored or superseded. A second
-question while an answer is being written gets 409.
+Nothing is stored or superseded for a question that does not fit: it gets status 400 with `context_needed`, or `error`
+where `loading` was sent before. A second question while an answer is being written gets 409.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ from bendi.i18n import _
 from bendi.messages import Cancellation, Chunk
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.bridge import yielded
+from bendi.server.context_policy import refused
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.pool import Lease, Wish
 from bendi.server.sse import event_stream, frame
@@ -219,10 +220,10 @@ async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
     """The frames of an answer. What is wrong is raised before the first one, as far as it is known then."""
     services = call.services
     _refuse_while_answering(call, session)
-    wish = Wish(session.model)
-    model = await services.pool.model_of(wish)
     services.talking.add(session.id)
     try:
+        wish = Wish(session.model)
+        model = await services.pool.model_of(wish)
         if not any(loaded.path == str(model.path) and loaded.state == "ready" for loaded in services.pool.loaded()):
             yield frame({}, "loading")
         lease = await services.pool.acquire(wish)
@@ -236,7 +237,7 @@ async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
                 # Nothing has been stored or sent yet. A longer context is tried before the refusal is passed on.
                 longer = await _grown(call, session, lease, error)
                 if longer is None:
-                    raise
+                    raise refused(error) from error
                 lease = longer
             async with aclosing(_said(call, session, lease)) as said:
                 async for name, data in said:

@@ -109,10 +109,11 @@ class ModelPool:
         """Unloads a model (None: all of them) at once, also in the middle of answers. Returns how many. Raises
         NotFoundError when there is no such model at all."""
         entries = list(self._models.entries.values()) if model is None else await self._entries_of(model)
-        entries = [entry for entry in entries if entry.state is not None or entry.queue]
         for entry in entries:
             entry.pinned = False
             entry.fail(unloaded())
+            self._models.pump(entry)
+        entries = [entry for entry in entries if entry.state is not None]
         await asyncio.gather(*(self._models.unload(entry, reason) for entry in entries))
         return len(entries)
 

@@ -24,7 +24,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from bendi.errors import ConfigError
+from bendi.errors import ConfigError, DataError
 from bendi.i18n import _
 from bendi.server.app import ALL, WITHOUT_PAGE, create_app
 from bendi.server.keys import KeyRing
@@ -34,6 +34,7 @@ from bendi.server.metrics import Metrics
 from bendi.server.middleware import Log
 from bendi.server.policy import policy_for
 from bendi.server.pool import ModelPool, PoolLimits, Wish
+from bendi.server.running_server import RunningServer, announced
 from bendi.server.services import Services
 from bendi.server.stored_answers import StoredAnswers
 from bendi.settings import Settings
@@ -148,8 +149,9 @@ class _Run:
             serving = asyncio.create_task(server.serve(self.sockets))
             keeping = asyncio.create_task(self._keep_uses())
             try:
-                await self._load_models()
-                await serving
+                with self._announced():
+                    await self._load_models()
+                    await serving
                 return 0
             except asyncio.CancelledError:
                 if self._signals < 2:
@@ -189,6 +191,25 @@ class _Run:
             self.start.log({"event": "loading", "model": model.name})
             async with pool.lease(Wish(name, kind, keep_alive_s=math.inf)):
                 await pool.pin(name, True)
+
+    @contextlib.contextmanager
+    def _announced(self) -> Iterator[None]:
+        """While inside, `bendi ps` and the other verbs find this server."""
+        place = self.start.place
+        host, port = self.sockets[0].getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        server = RunningServer(
+            url=f"{place.scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+            pid=os.getpid(),
+            key=self.services.keys.own_key(),
+            certificate=str(place.tls_cert.absolute()) if place.tls_cert else "",
+        )
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(announced(self.services.settings, server))
+            except DataError as error:
+                self.start.log({"event": "not_announced", "reason": error.message})
+            yield
 
     def _shown_name(self) -> str:
         host = self.start.place.host
