@@ -12,7 +12,7 @@ import pytest
 from conftest import Server
 
 QUESTION: Any = [{"role": "user", "content": "What is a KV cache?"}]
-ASK: Any = {"model": "demo", "max_tokens": 16, "messages": QUESTION, "temperature": 0}
+ASK: Any = {"model": "demo", "max_tokens": 16, "messages": QUESTION, "extra_body": {"temperature": 0}}
 TOOL: Any = {
     "name": "f",
     "description": "Does it",
