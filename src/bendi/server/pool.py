@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from bendi.chat.personas import PersonaBook
-from bendi.engines import Engine
 from bendi.errors import NotFoundError
 from bendi.i18n import _
 from bendi.server.api_errors import ApiError
@@ -63,7 +62,8 @@ class ModelPool:
     async def acquire(self, wish: Wish) -> Lease:
         """As `lease`, for those who release it themselves."""
         model = await self.model_of(wish)
-        self._check_open()
+        if self._closing:
+            raise _closing()
         entry = self._models.entry(model, wish.kind)
         entry.remember_name(self.named(wish.model).model)
         waiter = self._waiter(wish, wish.context_tok or 0)
@@ -77,7 +77,7 @@ class ModelPool:
     async def grow(self, lease: Lease, wish: Wish, context_tok: int) -> Lease | None:
         """The same model, loaded again with a context of `context_tok`; the old lease ends with that. None, and the
         old one stays, when others use the model or it was not trained for so much. Raises as `lease`."""
-        entry = self._entry_of(lease.engine)
+        entry = self._models.hosting(lease.engine)
         train_tok = lease.engine.info.train_context_tok
         if entry is None or entry.busy > 1 or entry.queue or self._closing or 0 < train_tok < context_tok:
             return None
@@ -151,20 +151,12 @@ class ModelPool:
         keep_alive_s = self.limits.keep_alive_s if wish.keep_alive_s is None else wish.keep_alive_s
         return Waiter(loop.create_future(), context_tok, keep_alive_s, loop.time())
 
-    def _entry_of(self, engine: Engine) -> Entry | None:
-        found = (entry for entry in self._models.entries.values() if entry.hosted and entry.hosted.engine is engine)
-        return next(found, None)
-
     async def _entries_of(self, name: str) -> list[Entry]:
         called = [entry for entry in self._models.entries.values() if entry.is_called(name)]
         if called:
             return called
         model = await self.model_of(Wish(name))
         return [entry for entry in self._models.entries.values() if entry.model.path == model.path]
-
-    def _check_open(self) -> None:
-        if self._closing:
-            raise _closing()
 
 
 def not_loaded(name: str) -> NotFoundError:

@@ -123,7 +123,7 @@ def decide(size: ModelSize, want: Want, purse: Purse) -> Decision:
 
     In this order: beside all others; instead of idle ones, as few as possible of those that were used longest ago (the
     order of `purse.holders`); with a shorter context, unless one is asked for; instead of busy ones, when they have
-    ended; alone and larger than memory, its weights read from the file all the time.
+    ended; alone and larger than memory, its weights read from the file all the time, unless there is a limit.
     """
     idle = [holder for holder in purse.holders if holder.leaves == "now"]
     busy = [holder for holder in purse.holders if holder.leaves == "later"]
@@ -141,7 +141,7 @@ def decide(size: ModelSize, want: Want, purse: Purse) -> Decision:
             return Decision(fit, tuple(leaving))
     everyone = [*idle, *busy]
     fit = _shorter(size, want, purse.room_bytes(everyone))
-    if not fit and len(everyone) == len(purse.holders):
+    if not fit and len(everyone) == len(purse.holders) and purse.limit_bytes is None:
         fit = _larger_than_memory(size, want, purse.room_bytes(everyone))
     return Decision(fit, tuple(everyone)) if fit else Decision(None)
 

@@ -97,6 +97,11 @@ class Entry:
     def is_called(self, name: str) -> bool:
         return name == self.model.name or name in self.names
 
+    def cancel_expiry(self) -> None:
+        if self.expiry:
+            self.expiry.cancel()
+            self.expiry = None
+
     def holder(self) -> Holder:
         """How it stands in the way of another load."""
         leaves: Leaves = "never" if self.pinned else "now" if self.idle else "later"

@@ -1,5 +1,4 @@
-"""How models are loaded, given out slot by slot, and unloaded. Everything here runs in one event loop; only what blocks
-is in threads."""
+"""Who has which slot of which model, who waits, and when a model is loaded or goes. All in one event loop."""
 
 from __future__ import annotations
 
@@ -9,11 +8,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from bendi.errors import OutOfMemory
+from bendi.engines import Engine
 from bendi.server.metrics import Metrics, Unloading
 from bendi.server.pool_entry import Entry, Hosted, Waiter
-from bendi.server.pool_load import LoadStopped, Opening, OpenModel, in_thread, refusal, unloaded
-from bendi.server.pool_room import NoRoom, Room
+from bendi.server.pool_load import OpenModel
+from bendi.server.pool_loads import Loads
+from bendi.server.pool_room import Room
 from bendi.server.pool_words import Kind, Lease, PoolLimits
 from bendi.settings import Settings
 from bendi.store import LocalModel
@@ -27,9 +27,10 @@ class Models:
     """All entries, by file and kind."""
 
     def __init__(self, settings: Settings, limits: PoolLimits, opener: OpenModel, metrics: Metrics) -> None:
-        self._settings, self._limits, self._opener, self._metrics = settings, limits, opener, metrics
+        self._limits = limits
         self.entries: dict[tuple[Path, Kind], Entry] = {}
         self._room = Room(settings, limits, self.entries.values, partial(self.unload, reason="room"), self.pump)
+        self._loads = Loads(settings, opener, metrics, self._room.make, self._settled)
         self._round: asyncio.TimerHandle | None = None
 
     @property
@@ -44,19 +45,21 @@ class Models:
         key = (model.path, kind)
         if key not in self.entries:
             self.entries[key] = Entry(model, kind, self._limits.keep_alive_s)
+            if self._round is None:
+                self._look_around()
         return self.entries[key]
 
     def pump(self, entry: Entry) -> None:
         """Does what can be done for those that wait; to be called whenever anything has changed."""
         if entry.dead:
-            self._start_unload(entry, "died")
+            self._loads.unload(entry, "died")
             return
         while entry.can_grant():
             self._grant(entry)
         if not entry.queue:
             self._rest(entry)
         elif not entry.must_go and (entry.state is None or (entry.too_short() and entry.at_rest)):
-            self._start_load(entry)
+            self._loads.load(entry)
 
     def leave(self, entry: Entry, waiter: Waiter) -> None:
         """`waiter` does not want to wait any more."""
@@ -71,86 +74,31 @@ class Models:
             entry.opening.stop()
             self._room.changed()
         elif entry.state == "ready":
-            self._start_unload(entry, reason)
+            self._loads.unload(entry, reason)
         if entry.work:
             await asyncio.wait([entry.work])
 
     def pin(self, entry: Entry, pinned: bool) -> None:
-        self._cancel_expiry(entry)
+        entry.cancel_expiry()
         entry.pinned = pinned
         entry.used_s = _now_s()
         self._room.changed()
         self.pump(entry)
 
-    def _start_load(self, entry: Entry) -> None:
-        self._cancel_expiry(entry)
-        entry.state, entry.opening = "loading", Opening(self._opener, self._settings)
-        entry.work = asyncio.get_running_loop().create_task(self._load(entry, entry.opening))
-        self._look_around_later()
+    def hosting(self, engine: Engine) -> Entry | None:
+        """Which entry has `engine`; None when it is gone."""
+        return next((entry for entry in self.entries.values() if entry.hosted and entry.hosted.engine is engine), None)
 
-    def _start_unload(self, entry: Entry, reason: Unloading) -> None:
-        self._metrics.model_unloaded(entry.model.name, reason)
-        self._cancel_expiry(entry)
-        entry.state = "stopping"
-        entry.work = asyncio.get_running_loop().create_task(self._unload(entry))
-
-    async def _load(self, entry: Entry, opening: Opening) -> None:
-        """With a longer context it replaces the one that is loaded, which stays when there is no room for that."""
-        failed: Exception | None = None
-        least_tok = 0
-        try:
-            planned = await self._room.make(entry)
-            started_s = _now_s()
-            await self._close(entry)
-            engine = await in_thread(opening.open, planned.load, entry.model)
-            entry.hosted = Hosted(engine, planned.fit, planned.asked_tok, _now_s())
-            self._metrics.model_loaded(entry.model.name, _now_s() - started_s)
-        except LoadStopped:
-            failed = unloaded()
-        except OutOfMemory as error:
-            failed = await self._explained(error, entry)
-            least_tok = entry.longest_wish_tok()  # those that would be content with less try again
-        except Exception as error:
-            failed = error  # whoever waits tells it
-        if failed is not None:
-            self._metrics.load_failed(entry.model.name)
-            entry.fail(failed, least_tok)
-        entry.opening = None
-        self._settle(entry)
-
-    async def _unload(self, entry: Entry) -> None:
-        try:
-            await self._close(entry)
-        finally:
-            self._settle(entry)
-
-    async def _close(self, entry: Entry) -> None:
-        hosted, entry.hosted = entry.hosted, None
-        if hosted:
-            await in_thread(hosted.engine.close)
-
-    def _settle(self, entry: Entry) -> None:
-        """After a load or its end."""
-        entry.state = "ready" if entry.hosted else None
-        entry.promised_bytes = entry.hosted.fit.total_bytes if entry.hosted else 0
-        entry.used_s = _now_s()
-        entry.work = None
+    def _settled(self, entry: Entry) -> None:
         self._room.changed()
         self.pump(entry)
-
-    async def _explained(self, error: OutOfMemory, entry: Entry) -> OutOfMemory:
-        """With the best that would fit."""
-        if not isinstance(error, NoRoom):
-            return error
-        better = await in_thread(refusal, error, entry.model, error.load, self._settings, error.room_bytes)
-        return OutOfMemory(better.message, hint="\n".join(dict.fromkeys(filter(None, (error.hint, better.hint)))))
 
     def _grant(self, entry: Entry) -> None:
         waiter, hosted, now_s = entry.queue.popleft(), entry.hosted, _now_s()
         assert hosted is not None
         if waiter.granted.done():
             return
-        self._cancel_expiry(entry)
+        entry.cancel_expiry()
         hosted.busy += 1
         entry.keep_alive_s = waiter.keep_alive_s
         load_s = max(hosted.ready_s - waiter.arrived_s, 0.0)
@@ -174,7 +122,7 @@ class Models:
         elif entry.idle and not entry.pinned and entry.expiry is None:
             left_s = entry.used_s + entry.keep_alive_s - _now_s()
             if left_s <= 0:
-                self._start_unload(entry, "idle")
+                self._loads.unload(entry, "idle")
             elif not math.isinf(left_s):
                 entry.expiry = asyncio.get_running_loop().call_later(left_s, self._expire, entry)
 
@@ -182,22 +130,13 @@ class Models:
         entry.expiry = None
         self.pump(entry)
 
-    def _cancel_expiry(self, entry: Entry) -> None:
-        if entry.expiry:
-            entry.expiry.cancel()
-            entry.expiry = None
-
-    def _look_around_later(self) -> None:
-        if self._round is None:
-            self._round = asyncio.get_running_loop().call_later(_LOOK_AROUND_S, self._look_around)
-
     def _look_around(self) -> None:
-        self._round = None
         for entry in list(self.entries.values()):
             if entry.dead:
                 self.pump(entry)
+        self._round = None
         if self.entries:
-            self._look_around_later()
+            self._round = asyncio.get_running_loop().call_later(_LOOK_AROUND_S, self._look_around)
 
 
 def _now_s() -> float:

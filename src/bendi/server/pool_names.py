@@ -16,6 +16,8 @@ from bendi.store.discover import from_path
 from bendi.store.names import PathName, as_name
 
 _REMEMBERED_S = 5.0
+_ABSENT_S = 1.0
+"""What was not found may be on its way."""
 _MOST_REMEMBERED = 256
 
 
@@ -80,7 +82,8 @@ class ModelNames:
     def _remember(self, text: str, found: LocalModel | BendiError) -> None:
         if len(self._found) >= _MOST_REMEMBERED:
             self._found.clear()
-        self._found[text] = (time.monotonic() + _REMEMBERED_S, found)
+        for_s = _ABSENT_S if isinstance(found, BendiError) else _REMEMBERED_S
+        self._found[text] = (time.monotonic() + for_s, found)
 
     def _look(self, text: str) -> LocalModel | BendiError:
         try:

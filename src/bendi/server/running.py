@@ -160,7 +160,7 @@ class Running:
             self._unread.append(chunk)
             told, self._told = self._told, True
         if self._first:
-            self._first = False
+            self._first = chunk.progress is not None
             self._handover.call(self.arrived)
         elif not told:
             self._handover.tell(self)
