@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     scripted_model.write(models / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
     scripted_model.write(models / "obedient.gguf", OBEYS, scripted_model.TOOL_TEMPLATE)
     scripted_model.write(models / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
+    with serving(home, models) as url:
+        yield Server(url, models)
+
+
+@contextmanager
+def serving(home: Path, models: Path) -> Iterator[str]:
+    """`bendi serve` on a free port, with `home` for everything that it keeps. Yields its URL; ended afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,7 +74,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait(process, f"{url}/health", log)
-            yield Server(url, models)
+            yield url
         finally:
             process.terminate()
             try:

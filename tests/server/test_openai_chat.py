@@ -144,6 +144,12 @@ def test_json_as_a_schema_says(talking: LiveServer) -> None:
     assert json.loads(got)["size"] in ("small", "large")
     got = answer(talking, response_format={"type": "json_object"}, max_tokens=80)["choices"][0]["message"]["content"]
     assert isinstance(json.loads(got), dict)
+    wanted = {"type": "json_object", "schema": {"const": "42"}}
+    assert (
+        json.loads(answer(talking, response_format=wanted, max_tokens=60)["choices"][0]["message"]["content"]) == "42"
+    )
+    for wrong in (123, {"type": "hiccup"}):
+        assert ask(talking, response_format={"type": "json_object", "schema": wrong}).status_code == 400
     assert "{" not in answer(talking, response_format={"type": "text"})["choices"][0]["message"]["content"]
 
 

@@ -137,7 +137,7 @@ def _texts(message: ChatMessage) -> list[str]:
 
 def schema_of(wanted: ResponseFormat | None) -> Mapping[str, Any] | None:
     if isinstance(wanted, JsonObjectFormat):
-        return {"type": "object"}
+        return checked_schema(wanted.schema_, "response_format.schema") or {"type": "object"}
     if isinstance(wanted, JsonSchemaFormat):
         return checked_schema(wanted.json_schema.schema_, "response_format.json_schema.schema") or {"type": "object"}
     return None

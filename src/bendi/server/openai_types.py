@@ -92,6 +92,7 @@ class TextFormat(Body):
 
 class JsonObjectFormat(Body):
     type: Literal["json_object"]
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="As in llama.cpp.")
 
 
 class JsonSchemaFormat(Body):
