@@ -226,6 +226,7 @@ def test_harmless_fields_change_nothing(talking: LiveServer) -> None:
         ({"web_search_options": {"a": 1}}, "web_search_options"),
         ({"functions": [{"name": "f"}]}, "functions"),
         ({"function_call": "auto"}, "function_call"),
+        ({"continue_final_message": True}, "continue_final_message"),
         ({"grammar": 'root ::= "a"'}, "grammar"),
         ({"chat_template": "{{ evil }}"}, "chat_template"),
         ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools"),

@@ -35,6 +35,7 @@ _REFUSED: Mapping[str, str] = {
     "background": N_("an answer is written while the client waits"),
     "conversation": N_("go on with `previous_response_id`"),
     "prompt": N_("prompts are not stored here: send `instructions` and `input`"),
+    "continue_final_message": N_("an answer is a turn of its own"),
     "mirostat": N_("sampling knows only the fields that are documented"),
     "typical_p": N_("sampling knows only the fields that are documented"),
     "dry_multiplier": N_("sampling knows only the fields that are documented"),
