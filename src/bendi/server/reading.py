@@ -155,7 +155,8 @@ async def _client_gone(call: Call) -> None:
 
 def _refused(error: ContextOverflow, why: str = "") -> ContextOverflow:
     """`error` in words for clients of the server."""
-    hint = f"{why} {_('Split it into shorter texts.')}".strip()
+    shorter = _("Split it into shorter texts.")
+    hint = f"{why} {shorter}".strip()
     return ContextOverflow(error.message, hint=hint, needed_tok=error.needed_tok, available_tok=error.available_tok)
 
 
