@@ -127,6 +127,8 @@ function take(answer, event, value) {
       state.messages = state.messages.map((message) => (message.waiting ? value : message));
       tell("messages");
     }
+    // A new conversation stands in the list from its first question on.
+    refreshSessions().catch(() => {});
   } else if (event === "delta") {
     if (value.text && answer.reasoning && answer.thoughtS === null) {
       answer.thoughtS = (performance.now() - answer.began) / 1000;

@@ -11,7 +11,7 @@ export const state = {
   personas: [],
   model: "", // what a new conversation will use
   persona: "",
-  loaded: null, // what /api/bendi/ps said last
+  loaded: null, // which models are loaded, as the server said last
   context: null, // {used_tok, available_tok, left_out} after the last answer
   rates: [], // {pp, tg, ttft} of the last answers
 };
