@@ -1,7 +1,7 @@
 // The page begins here: looks, views, addresses (`#/s/ID` is a conversation), the keyboard.
 
 import * as api from "./api.js";
-import { refreshLoaded, refreshModels, refreshPersonas } from "./catalogue.js";
+import { refreshLoaded, refreshMachine, refreshModels, refreshPersonas } from "./catalogue.js";
 import * as chat from "./chat.js";
 import * as composer from "./composer.js";
 import { showShortcuts, shown } from "./dialogs.js";
@@ -41,7 +41,7 @@ async function begin() {
 async function load() {
   const found = await shown(async () => {
     await refreshModels(); // first and alone: if a key is wanted, it is asked for once
-    await Promise.all([chat.refreshSessions(), refreshPersonas(), refreshLoaded()]);
+    await Promise.all([chat.refreshSessions(), refreshPersonas(), refreshLoaded(), refreshMachine()]);
     return true;
   });
   if (found) await shown(follow);

@@ -12,6 +12,7 @@ export const state = {
   model: "", // what a new conversation will use
   persona: "",
   loaded: null, // which models are loaded, as the server said last
+  memoryBytes: 0, // of this machine and its GPUs; 0 until the server has said it
   context: null, // {used_tok, available_tok, left_out} after the last answer
   rates: [], // {pp, tg, ttft} of the last answers
 };
