@@ -6,7 +6,8 @@ export const state = {
   session: null, // the open conversation, null for a new one
   messages: [], // of the open conversation, those in force
   answer: null, // the answer that is being written: see `chat.js`
-  failure: null, // the error to show under the messages: an ApiFailure, and what was asked
+  failure: null, // the error to show under the messages: an ApiFailure with `question`, what was asked
+  refused: null, // a question that was not taken, on its way back to where it was written
   models: [],
   personas: [],
   model: "", // what a new conversation will use
