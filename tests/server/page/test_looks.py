@@ -59,7 +59,7 @@ def test_light_and_dark(page: Page) -> None:
     page.choose("#settings", "Light")
     assert background(page) > 200
     page.driver.refresh()
-    page.wait_text("#model", "demo")
+    page.wait(lambda: page.all("body[data-ready]"))
     assert background(page) > 200
     page.choose("#settings", "As the system")
     assert background(page) < 60

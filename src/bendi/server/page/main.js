@@ -30,7 +30,7 @@ async function begin() {
   });
   on("key", load);
   on("answer", speak);
-  on("models", () => state.messages.length || messages.redraw());
+  on("models", () => state.messages.length || state.answer || messages.redraw());
   addEventListener("popstate", () => shown(follow));
   addEventListener("keydown", key);
   await load();
@@ -45,6 +45,7 @@ async function load() {
     return true;
   });
   if (found) await shown(follow);
+  document.body.dataset.ready = Boolean(found);
 }
 
 /** Shows what the address says. */

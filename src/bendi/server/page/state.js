@@ -8,7 +8,7 @@ export const state = {
   answer: null, // the answer that is being written: see `chat.js`
   failure: null, // the error to show under the messages: an ApiFailure with `question`, what was asked
   refused: null, // a question that was not taken, on its way back to where it was written
-  models: [],
+  models: null, // those that are here; null until the server has said it
   personas: [],
   model: "", // what a new conversation will use
   persona: "",
