@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 T = TypeVar("T")
-WAIT_S = 8.0
+WAIT_S = 5.0
 WIDE = (1280, 860)
 PHONE = (390, 844)
 # Runs before the page: what must never happen is written down.
@@ -77,6 +77,10 @@ class Page:
         self.driver.get("about:blank")
         self.driver.get(self.url + address)
         self.wait(lambda: self.all("body[data-ready], dialog[open]"), "the page")
+
+    def leave(self) -> None:
+        """Closes every connection of the page, so that its server can end."""
+        self.driver.get("about:blank")
 
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)

@@ -13,9 +13,9 @@ from selenium import webdriver
 
 from bendi.engines import Engine, LoadRequest
 from bendi.engines.fake import FakeEngine
-from bendi.server.pool import ModelPool, PoolLimits
-from bendi.server.serving import make_services
+from bendi.server.pool import ModelPool
 from bendi.settings import Settings
+from bendi.store import Store
 
 Opened = Callable[..., Page]
 
@@ -31,9 +31,11 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture
-def page(chromium: webdriver.Chrome, server: LiveServer) -> Page:
+def page(chromium: webdriver.Chrome, server: LiveServer) -> Iterator[Page]:
     """The page of a server with the real engine and the built-in model."""
-    return Page(chromium, server.url)
+    page = Page(chromium, server.url)
+    yield page
+    page.leave()
 
 
 @pytest.fixture
@@ -48,9 +50,10 @@ def scripted(chromium: webdriver.Chrome, settings: Settings) -> Iterator[Opened]
             ) -> Engine:
                 return FakeEngine(replace(load, context_tok=context_tok), delay_s=delay_s, script=script)
 
-            services = make_services(settings)
-            pool = ModelPool(settings, services.store, PoolLimits(), opener)
-            live = stack.enter_context(LiveServer(settings, services=replace(services, pool=pool)))
-            return Page(chromium, live.url)
+            pool = ModelPool(settings, Store(settings), opener=opener)
+            live = stack.enter_context(LiveServer(settings, pool=pool))
+            page = Page(chromium, live.url)
+            stack.callback(page.leave)
+            return page
 
         yield opened

@@ -132,7 +132,8 @@ function send() {
 // ---- Files
 
 async function attach(list) {
-  for (const file of list) {
+  // A copy: the list of the chooser is emptied while the first file is read.
+  for (const file of [...list]) {
     const read = await readTextFile(file);
     if (read.problem) {
       const image = file.type.startsWith("image/");

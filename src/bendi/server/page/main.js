@@ -30,6 +30,7 @@ async function begin() {
   });
   on("key", load);
   on("answer", speak);
+  on("answer", () => refreshLoaded().catch(() => {}));
   on("models", () => state.messages.length || state.answer || messages.redraw());
   addEventListener("popstate", () => shown(follow));
   addEventListener("keydown", key);
