@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 T = TypeVar("T")
-WAIT_S = 5.0
+WAIT_S = 10.0
 WIDE = (1280, 860)
 PHONE = (390, 844)
 # Runs before the page: what must never happen is written down.
@@ -59,6 +59,7 @@ class Page:
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
+        driver.get_log("browser")  # what earlier pages had to say
         self.look()
 
     def look(self, size: tuple[int, int] = WIDE, language: str = "en-US", theme: str = "light") -> None:

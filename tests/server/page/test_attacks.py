@@ -95,6 +95,7 @@ def test_names_of_models(chromium: webdriver.Chrome, settings: Settings, demo_mo
         page.wait_text("dialog.models", name)
         check_harmless(page)
         assert not page.all("dialog img, .menu img")
+        page.leave()
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_rename_and_delete(page: Page, settings: Settings) -> None:
 
 def test_a_conversation_that_is_gone(page: Page) -> None:
     page.open("/#/s/abcdefghijkm")
-    page.wait_text("#toasts", "there is no session")
+    page.wait_text("#toasts", "There is no such session")
     assert page.all(".welcome")
 
 
@@ -94,6 +94,7 @@ def test_the_key_is_asked_for_and_kept_in_the_tab_only(chromium: webdriver.Chrom
         assert page.run("return JSON.stringify(localStorage) + document.cookie + location.href").count(key) == 0
         assert page.run("return JSON.stringify(sessionStorage)").count(key) == 1
         assert not page.problems(statuses=(401,))
+        page.leave()
 
 
 @contextmanager

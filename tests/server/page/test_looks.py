@@ -145,7 +145,7 @@ def test_screen_readers(scripted: Opened) -> None:
     page.open()
     assert not page.nameless()
     page.ask("Show me everything")
-    page.wait_spoken("Answer")
+    page.wait_spoken("The answer is complete")
     assert not page.nameless()
     page.click("#models")
     page.wait(lambda: page.all("dialog .card"))

@@ -21,7 +21,8 @@ export async function refreshSessions() {
   const words = state.search.trim();
   const sessions = words ? await api.searchSessions(words) : await api.sessions();
   if (words !== state.search.trim()) return;
-  state.sessions = sessions;
+  // One conversation may be found by several of its messages.
+  state.sessions = [...new Map(sessions.toReversed().map((session) => [session.id, session])).values()].toReversed();
   tell("sessions");
 }
 

@@ -28,8 +28,8 @@ export function start() {
       files = [];
       setText("");
       drawFiles();
+      refused = null;
     }
-    refused = null;
     update();
   });
   on("session", update);
