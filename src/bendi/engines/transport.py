@@ -16,6 +16,8 @@ from typing import Any
 
 from bendi.messages import Cancellation
 
+_BLOCK_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Address:
@@ -111,8 +113,8 @@ def stream(address: Address, path: str, body: object, cancel: Cancellation | Non
 
 def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     """Server-sent events of `response` up to `[DONE]` or a native final event; a stream that just ends is broken."""
-    while line := response.readline():
-        field, _, value = line.decode("utf-8").rstrip("\r\n").partition(": ")
+    for line in _lines(response):
+        field, _, value = line.decode("utf-8").rstrip("\r").partition(": ")
         if field not in ("data", "error"):
             continue
         if value == "[DONE]":
@@ -125,6 +127,16 @@ def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
         if event.get("stop") is True:
             return
     raise http.client.IncompleteRead(b"")
+
+
+def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """As they arrive. In blocks: line by line, `http.client` takes longer than small models for a token."""
+    rest = b""
+    while block := response.read1(_BLOCK_BYTES):
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+    if rest:
+        yield rest
 
 
 def _send(connection: _Connection, address: Address, path: str, body: object) -> http.client.HTTPResponse:

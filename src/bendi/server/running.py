@@ -1,7 +1,8 @@
 """From an engine's answer, made step by step in a thread, to the event loop.
 
 There is a thread for each answer that is being made, and none for those that wait. Chunks reach the event loop in
-batches: the first of an answer at once, the others a few milliseconds apart, many answers with one wake-up.
+batches: the first and the last of an answer at once, the others a few milliseconds apart, many answers with one
+wake-up.
 """
 
 from __future__ import annotations
@@ -154,13 +155,14 @@ class Running:
         self._handover.call(self._join)
 
     def _put(self, chunk: Chunk) -> None:
-        if chunk.finish:
-            self.last = chunk
         with self._has_room:
             self._unread.append(chunk)
             told, self._told = self._told, True
-        if self._first:
-            self._first = chunk.progress is not None
+            if chunk.finish:
+                # What the engine still writes down of the answer is nothing to wait for.
+                self.last, self._finished = chunk, True
+        if self._first or chunk.finish:
+            self._first = self._first and chunk.progress is not None
             self._handover.call(self.arrived)
         elif not told:
             self._handover.tell(self)

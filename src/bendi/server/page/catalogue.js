@@ -18,6 +18,13 @@ export async function refreshModels() {
   tell("models");
 }
 
+export async function refreshMachine() {
+  const { memory, gpus } = (await api.machine()).machine;
+  const ram = Math.min(memory.total_bytes, memory.limit_bytes ?? Infinity);
+  state.memoryBytes = gpus.reduce((sum, gpu) => sum + (gpu.unified ? 0 : (gpu.memory_total_bytes ?? 0)), ram);
+  tell("loaded");
+}
+
 export async function refreshPersonas() {
   state.personas = await api.personas();
   tell("session");

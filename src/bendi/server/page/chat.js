@@ -21,7 +21,8 @@ export async function refreshSessions() {
   const words = state.search.trim();
   const sessions = words ? await api.searchSessions(words) : await api.sessions();
   if (words !== state.search.trim()) return;
-  state.sessions = sessions;
+  // One conversation may be found by several of its messages.
+  state.sessions = [...new Map(sessions.toReversed().map((session) => [session.id, session])).values()].toReversed();
   tell("sessions");
 }
 
@@ -64,15 +65,39 @@ function setAddress(hash) {
 
 /** Asks. `fromPosition`: every message from that one on is taken back first. `policy`: for a context that is full. */
 export async function ask(text, { fromPosition, policy } = {}) {
-  if (!state.session) {
-    const fields = { model: state.model, ...(state.persona ? { persona: state.persona } : {}) };
-    state.session = { ...(await api.createSession(fields)), fresh: true };
-    setAddress(`#/s/${state.session.id}`);
-    tell("session");
-  }
   const question = { text };
   if (fromPosition !== undefined) question.from_position = fromPosition;
-  await converse(question, policy);
+  if (state.session || (await begin(question))) await converse(question, policy);
+}
+
+let beginning = false;
+
+/** Makes a conversation for a first question; false when that failed, and the question goes back. */
+async function begin(question) {
+  if (beginning) return false;
+  beginning = true;
+  state.failure = null;
+  try {
+    const fields = { model: state.model, ...(state.persona ? { persona: state.persona } : {}) };
+    state.session = await api.createSession(fields);
+  } catch (error) {
+    if (!(error instanceof api.ApiFailure)) throw error;
+    state.failure = Object.assign(error, { question });
+    giveBack(question);
+    tell("messages");
+    return false;
+  } finally {
+    beginning = false;
+  }
+  setAddress(`#/s/${state.session.id}`);
+  tell("session");
+  return true;
+}
+
+/** A question that was not taken goes back to where it was written. */
+function giveBack(question) {
+  state.refused = question;
+  tell("refused");
 }
 
 /** Another answer to the last question. */
@@ -127,6 +152,8 @@ function take(answer, event, value) {
       state.messages = state.messages.map((message) => (message.waiting ? value : message));
       tell("messages");
     }
+    // A new conversation stands in the list from its first question on.
+    refreshSessions().catch(() => {});
   } else if (event === "delta") {
     if (value.text && answer.reasoning && answer.thoughtS === null) {
       answer.thoughtS = (performance.now() - answer.began) / 1000;
@@ -158,16 +185,16 @@ function finish(answer, done, shown) {
   tell("context");
 }
 
-/** After an error or a stop: what the server has is shown; a question that was refused goes back to whoever asked. */
+/** After an error or a stop: what the server has is shown; a question that it has not taken goes back. */
 async function ended(answer, error, { question, before }) {
   const stopped = error.name === "AbortError";
   if (!stopped && !(error instanceof api.ApiFailure)) throw error;
   if (state.session?.id !== answer.sessionId) return;
   const stored = answer.position !== Infinity || question.retry;
-  if (!stopped) state.failure = Object.assign(error, { question, refused: !stored });
-  if (!stored && !stopped) {
+  if (!stopped) state.failure = Object.assign(error, { question });
+  if (!stored && (!stopped || !(await settle(answer)))) {
     state.messages = before;
-    tell("refused");
+    giveBack(question);
     return;
   }
   if (answer.text || answer.reasoning) {
@@ -175,23 +202,24 @@ async function ended(answer, error, { question, before }) {
     state.messages = [...state.messages, partial];
   }
   tell("messages");
-  await settle(answer);
+  if (stored) await settle(answer);
 }
 
-/** The server keeps what was written a moment after the connection has closed. */
+/** Shows what the server has kept, a moment after the connection has closed; false when there is nothing of it. */
 async function settle(answer) {
   const written = Boolean(answer.text || answer.reasoning);
   for (const wait of [150, 350, 800, 1500]) {
     await pause(wait);
     const session = await api.session(answer.sessionId).catch(() => null);
-    if (state.session?.id !== answer.sessionId || answers.has(answer.sessionId)) return;
+    if (state.session?.id !== answer.sessionId || answers.has(answer.sessionId)) return true;
     const last = session?.messages.findLast((message) => message.kind === "turn" && !message.superseded);
-    if (last && (!written || last.role === "assistant")) {
+    if (last?.role === (written ? "assistant" : "user")) {
       state.session = session;
       showMessages(session.messages);
-      return;
+      return true;
     }
   }
+  return false;
 }
 
 async function refreshTitle(id) {

@@ -28,8 +28,8 @@ export function start() {
       files = [];
       setText("");
       drawFiles();
+      refused = null;
     }
-    refused = null;
     update();
   });
   on("session", update);
@@ -38,9 +38,9 @@ export function start() {
   on("loaded", update);
   on("refused", () => {
     // A question that was not taken goes back into the field, whole, with its files.
-    const { question } = state.failure ?? {};
-    if (!question?.text || question.from_position || field.value || files.length) return;
-    const back = partsOf(question.text);
+    const { text, from_position: edited } = state.refused;
+    if (!text || edited !== undefined || field.value || files.length) return;
+    const back = partsOf(text);
     files = back.files.map((file) => ({ ...file, bytes: new Blob([file.text]).size, tokens: estimateTokens(file.text), exact: false }));
     setText(back.text);
     refused = back.text;
@@ -132,7 +132,8 @@ function send() {
 // ---- Files
 
 async function attach(list) {
-  for (const file of list) {
+  // A copy: the list of the chooser is emptied while the first file is read.
+  for (const file of [...list]) {
     const read = await readTextFile(file);
     if (read.problem) {
       const image = file.type.startsWith("image/");

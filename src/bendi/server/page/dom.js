@@ -31,6 +31,20 @@ export function replace(node, ...children) {
   return node;
 }
 
+/**
+ * The same, but children that look as before are left alone: they keep the focus, what is selected in them, and a
+ * press of a button that has only begun.
+ */
+export function renew(node, ...children) {
+  const wanted = children.flat(3).filter(Boolean);
+  wanted.forEach((child, at) => {
+    const old = node.children[at];
+    if (!old) node.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (node.children.length > wanted.length) node.lastElementChild.remove();
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** Copies text; true when it was done. Without a secure context a hidden field does it. */

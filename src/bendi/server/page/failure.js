@@ -21,7 +21,7 @@ function dismiss() {
 const button = (text, act, { main = false, title = "" } = {}) =>
   el("button", { type: "button", class: main ? "main" : null, title: title || null, onclick: act }, text);
 
-/** `failure`: an ApiFailure, with `question` (what was asked) and `refused` (nothing of it was stored). */
+/** `failure`: an ApiFailure, with `question` (what was asked). */
 export function failureCard(failure) {
   if (failure.extra?.context_needed) return fullCard(failure);
   const retry = failure.question && button(t("tryAgain"), () => again(failure), { main: true });

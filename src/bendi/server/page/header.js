@@ -37,7 +37,7 @@ export function build() {
 
 function modelMenu() {
   const current = state.session?.model ?? state.model;
-  const entries = state.models
+  const entries = (state.models ?? [])
     .filter((model) => model.complete)
     .map((model) => ({
       label: model.name,
@@ -52,7 +52,7 @@ function modelMenu() {
 
 function update() {
   const name = state.session?.model ?? state.model;
-  replace(parts.model, el("span", { class: "dot", hidden: !isLoaded(name) }), el("span", { class: "model-name" }, name || t("noModel")), icon("chevron"));
+  replace(parts.model, el("span", { class: "dot", hidden: !isLoaded(name) }), el("span", { class: "model-name" }, name || (state.models ? t("noModel") : "…")), icon("chevron"));
   parts.model.setAttribute("aria-label", `${t("model")}: ${name || t("noModel")}`);
   const title = state.session?.title ?? "";
   replace(parts.title, title);

@@ -1,7 +1,7 @@
 // The page begins here: looks, views, addresses (`#/s/ID` is a conversation), the keyboard.
 
 import * as api from "./api.js";
-import { refreshLoaded, refreshModels, refreshPersonas } from "./catalogue.js";
+import { refreshLoaded, refreshMachine, refreshModels, refreshPersonas } from "./catalogue.js";
 import * as chat from "./chat.js";
 import * as composer from "./composer.js";
 import { showShortcuts, shown } from "./dialogs.js";
@@ -30,7 +30,8 @@ async function begin() {
   });
   on("key", load);
   on("answer", speak);
-  on("models", () => state.messages.length || messages.redraw());
+  on("answer", () => refreshLoaded().catch(() => {}));
+  on("models", () => state.messages.length || state.answer || messages.redraw());
   addEventListener("popstate", () => shown(follow));
   addEventListener("keydown", key);
   await load();
@@ -41,10 +42,11 @@ async function begin() {
 async function load() {
   const found = await shown(async () => {
     await refreshModels(); // first and alone: if a key is wanted, it is asked for once
-    await Promise.all([chat.refreshSessions(), refreshPersonas(), refreshLoaded()]);
+    await Promise.all([chat.refreshSessions(), refreshPersonas(), refreshLoaded(), refreshMachine()]);
     return true;
   });
   if (found) await shown(follow);
+  document.body.dataset.ready = Boolean(found);
 }
 
 /** Shows what the address says. */

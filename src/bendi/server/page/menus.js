@@ -21,7 +21,7 @@ export function openMenu(button, entries, label) {
     if (menu.contains(document.activeElement) || document.activeElement === document.body) button.focus();
     menu.remove();
   });
-  button.after(menu);
+  document.body.append(menu);
   menu.showPopover();
   place(menu, button);
   button.setAttribute("aria-expanded", "true");

@@ -15,11 +15,20 @@ const NEAR_END_PX = 120;
 const drawn = new Map();
 let growing = null;
 let waitingFrame = false;
-let editing = null;
+let editing = null; // the position of the question that is being edited
+let draft = null; // what was written there when it was not taken
 
 export function start() {
   on("messages", draw);
-  on("answer", draw);
+  on("answer", () => {
+    if (state.answer) editing = null;
+    draw();
+  });
+  on("refused", () => {
+    if (state.refused.from_position === undefined) return;
+    editing = state.refused.from_position;
+    draft = state.refused.text;
+  });
   on("session", () => state.session || draw());
   on("growing", () => {
     if (waitingFrame) return;
@@ -148,7 +157,8 @@ function edit(position) {
 
 function editNode(message) {
   const field = el("textarea", { class: "edit", "aria-label": t("edit"), rows: Math.min(14, message.content.split("\n").length + 1) });
-  field.value = message.content;
+  field.value = draft ?? message.content;
+  draft = null;
   const stop = () => {
     editing = null;
     draw();

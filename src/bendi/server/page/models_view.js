@@ -68,7 +68,7 @@ class ModelsView {
 
   drawHere() {
     const none = el("p", { class: "none" }, t("noModels"));
-    replace(this.here, state.models.length ? state.models.map((model) => this.#hereNode(model)) : none);
+    replace(this.here, state.models?.length ? state.models.map((model) => this.#hereNode(model)) : none);
   }
 
   #hereNode(model) {
@@ -129,7 +129,7 @@ class ModelsView {
     const speed = plan.speeds?.[0];
     const error = plan.error ? ` ±${Math.round(100 * plan.error)} %` : "";
     const figure = (label, value, title) => value && el("span", { class: "fact", title }, el("small", {}, label), value);
-    const here = state.models.some((model) => model.complete && (model.name === row.model || model.name === name));
+    const here = (state.models ?? []).some((model) => model.complete && (model.name === row.model || model.name === name));
     return el(
       "article",
       { class: best ? "card best" : "card" },

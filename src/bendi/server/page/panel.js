@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { contextTokens } from "./attachments.js";
 import { refreshLoaded } from "./catalogue.js";
 import { shown } from "./dialogs.js";
-import { byId, el, replace, svg } from "./dom.js";
+import { byId, el, renew, svg } from "./dom.js";
 import { icon } from "./icons.js";
 import { duration, number, rate, size, t } from "./language.js";
 import { preference, remember } from "./preferences.js";
@@ -36,12 +36,13 @@ export function draw() {
   if (panel.hidden) return;
   const focused = document.activeElement?.closest?.("#panel button")?.id;
   const shut = el("button", { type: "button", class: "quiet small", "aria-label": t("close"), title: t("close"), onclick: togglePanel }, icon("close"));
-  replace(panel, el("header", {}, el("h2", {}, t("live")), shut), memory(), speeds(), contextPart());
+  renew(panel, el("header", {}, el("h2", {}, t("live")), shut), memory(), speeds(), contextPart());
   if (focused) byId(focused)?.focus();
 }
 
 function memory() {
-  const { models = [], budget_bytes: budget = 0 } = state.loaded ?? {};
+  const { models = [] } = state.loaded ?? {};
+  const budget = state.memoryBytes;
   const used = models.reduce((sum, model) => sum + model.memory_bytes, 0);
   const whole = Math.max(budget, used, 1);
   const bar = el("div", { class: "stack", role: "img", "aria-label": t("memoryUse", { used: size(used), whole: size(whole) }) });

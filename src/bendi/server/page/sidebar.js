@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import * as chat from "./chat.js";
 import { confirm, prompt, shown, toast } from "./dialogs.js";
-import { byId, el, replace, saveFile } from "./dom.js";
+import { byId, el, renew, replace, saveFile } from "./dom.js";
 import { icon } from "./icons.js";
 import { dateText, dayGroup, t } from "./language.js";
 import { openMenu } from "./menus.js";
@@ -92,12 +92,12 @@ function draw() {
     groups.set(group, [...(groups.get(group) ?? []), session]);
   }
   const focused = document.activeElement?.closest?.("#sessions a")?.dataset.id;
-  replace(
+  renew(
     list,
     [...groups].map(([group, sessions]) => el("section", {}, el("h2", {}, t(group)), el("ul", {}, sessions.map(sessionNode)))),
     !state.sessions.length && el("p", { class: "none" }, t(state.search.trim() ? "nothingFound" : "noConversations")),
   );
-  if (focused) list.querySelector(`a[data-id="${CSS.escape(focused)}"]`)?.focus();
+  if (focused && !list.contains(document.activeElement)) list.querySelector(`a[data-id="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function sessionNode(session) {

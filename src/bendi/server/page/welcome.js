@@ -11,7 +11,8 @@ import { state } from "./state.js";
 export function welcome() {
   const hour = new Date().getHours();
   const greeting = hour < 5 ? "greetNight" : hour < 12 ? "greetMorning" : hour < 18 ? "greetDay" : "greetEvening";
-  const only = state.models.length > 0 && state.models.every((model) => model.name === "demo");
+  const known = state.models !== null;
+  const only = known && state.models.length > 0 && state.models.every((model) => model.name === "demo");
   const questions = only ? ["ask1", "ask2", "ask3", "ask4"] : ["begin1", "begin2", "begin3", "begin4"];
   return el(
     "div",
@@ -20,7 +21,7 @@ export function welcome() {
     el("p", {}, t("private")),
     el(
       "div",
-      { class: "starters" },
+      { class: known ? "starters" : "starters hidden" },
       questions.map((key) => el("button", { type: "button", onclick: () => shown(() => chat.ask(t(key))) }, t(key))),
     ),
     only && el("button", { type: "button", class: "hint", onclick: openModels }, icon("model"), el("span", {}, t("onlyDemo"))),
