@@ -76,8 +76,8 @@ def test_unknown_builds(settings: Settings) -> None:
 
 def test_what_is_suggested_is_what_was_measured() -> None:
     assert "3.2-3.9" in suggestion(Cpu(isa=AVX512 | {"amx_int8"}))
-    assert "1.3-1.9" in suggestion(Cpu(isa=AVX512 | {"avx512_vnni"}))
-    assert suggestion(Cpu(isa=AVX512)) == "", "nor without VNNI"
+    assert "1.3-1.9" in suggestion(Cpu(isa=AVX512))
+    assert suggestion(Cpu(isa=AVX512 - {"avx512_vnni"})) == "", "nor without VNNI"
     assert suggestion(Cpu(isa=frozenset({"avx2"}))) == "", "nothing was measured there"
 
 
