@@ -121,7 +121,7 @@ def test_a_cancelled_task_stops_the_engine() -> None:
 
 def test_a_slow_reader_slows_the_engine_and_loses_nothing() -> None:
     async def main() -> None:
-        engine = ScriptedEngine([Chunk(text="x", progress=PromptProgress(1, 1))] * 2000)
+        engine = ScriptedEngine([Chunk(text="x", logprobs=(TokenLogprob("x", b"x", -0.1),))] * 2000)
         running = Running(engine, question())
         await asyncio.sleep(0.1)
         assert engine.yielded < 400
@@ -130,6 +130,17 @@ def test_a_slow_reader_slows_the_engine_and_loses_nothing() -> None:
             read += len(batch)
             await asyncio.sleep(0.001)
         assert read == 2000
+
+    asyncio.run(main())
+
+
+def test_progress_with_a_short_prompt_comes_with_the_first_word() -> None:
+    async def main() -> None:
+        progress = [Chunk(progress=PromptProgress(done, 2)) for done in (1, 2)]
+        engine = ScriptedEngine([*progress, Chunk(text="x"), Chunk(finish="stop", usage=Usage(2, 1))])
+        batch = await Running(engine, question()).batch()
+        assert [chunk.progress for chunk in batch[:2]] == [chunk.progress for chunk in progress]
+        assert batch[2].text == "x"
 
     asyncio.run(main())
 

@@ -25,6 +25,8 @@ _MOST_UNREAD = 256
 """Chunks of one answer that may lie here unread; then the engine waits for the reader."""
 _PAUSE_S = 0.004
 """Between two wake-ups of the event loop."""
+_QUIET_S = 0.05
+"""Progress with a prompt that takes no longer is not worth a wake-up just when the engine needs the processor."""
 
 
 class _Handover:
@@ -84,6 +86,7 @@ class Running:
         self._unread: list[Chunk] = []
         self._told = False
         self._first = True
+        self._quiet_until_s = time.monotonic() + _QUIET_S
         self._finished = False
         self._error: BaseException | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -155,6 +158,10 @@ class Running:
         self._handover.call(self._join)
 
     def _put(self, chunk: Chunk) -> None:
+        if chunk.progress is not None and time.monotonic() < self._quiet_until_s:
+            with self._has_room:
+                self._unread.append(chunk)  # the next chunk tells of it
+            return
         with self._has_room:
             self._unread.append(chunk)
             told, self._told = self._told, True
