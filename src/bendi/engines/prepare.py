@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bendi.engines.pooling import pooling, takes_whole_inputs
@@ -97,6 +97,9 @@ def prepare(load: LoadRequest) -> Prepared:
     info, facts = model_info(*headers), memory_facts(*headers)
     pooled = pooling(load, headers)
     whole = takes_whole_inputs(pooled, headers, facts)
+    if whole and facts.cache_layers:
+        # With a cache, the engine computes inputs of different lengths in several steps, and pools only the last one.
+        load = replace(load, parallel=1)
     weights_bytes = sum(part.stat().st_size for part in parts)
     usable_bytes = detect_memory().usable_bytes
     # Mapped weights can be paged out again, so only half of the memory must be kept for what cannot.
@@ -167,11 +170,11 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
         model_path=str(prepared.parts[0]),
         part_paths=[str(path) for path in prepared.files],
         program=program,
-        context_tok=prepared.context_tok * load.parallel,
+        context_tok=prepared.context_tok * prepared.setup.parallel,
         threads=load.threads or 0,
         prompt_threads=load.prompt_threads or 0,
         batch_tok=prepared.setup.n_ubatch,
-        parallel=load.parallel,
+        parallel=prepared.setup.parallel,
         type_k=load.type_k,
         type_v=load.type_v,
         flash_attention=_flash_attention(load),
