@@ -65,7 +65,7 @@ def full_context(page: Page) -> None:
     page.look(DESKTOP)
     page.open()
     page.ask("What is quantization?")
-    page.run("const field = document.getElementById('question'); field.value = 'What is MoE? '.repeat(4000)")
+    page.run("const field = document.getElementById('question'); field.value = 'What is MoE? '.repeat(355)")
     page.write("?")
     page.click("#send")
     page.wait_text(".failure.full", "Nothing was sent")

@@ -54,7 +54,8 @@ export function rate(tokS) {
 
 /** A length of time, such as 0.4 s, 12 s or 3 min. */
 export function duration(seconds) {
-  if (seconds < 10) return t("seconds", { count: seconds.toFixed(seconds < 0.095 ? 2 : 1) });
+  if (seconds < 0.095) return t("seconds", { count: Math.max(seconds, 0.01).toFixed(2) });
+  if (seconds < 10) return t("seconds", { count: seconds.toFixed(1) });
   if (seconds < 100) return t("seconds", { count: Math.round(seconds) });
   if (seconds < 5400) return t("minutes", { count: Math.round(seconds / 60) });
   return t("hours", { count: Math.round(seconds / 3600) });
