@@ -186,8 +186,7 @@ def test_a_killed_worker_takes_only_its_own_answers_along(
         first_line.wait(20)
         os.kill(worker_pid(live, "a.gguf"), signal.SIGKILL)
         assert (a.result(20), b.result(20)) == ("broken off", "length")
-    models = {model["model"]: model for model in live.client.get("/api/bendi/ps").json()["models"]}
-    assert models["b.gguf"]["busy"] == 0
+    within(10, lambda: busy(live) == 0)  # the last word arrives a moment before the place is given back
     assert live.client.post("/answer", json={"model": "a", "messages": [USER]}).json()["finish"] == "stop"
     assert 'bendi_unloads_total{model="a.gguf",reason="died"} 1' in live.client.get("/metrics").text
 

@@ -107,6 +107,7 @@ class LlamaServerEngine:
                 yield from reader.completion(event) if raw else reader.chat(event)
         except (WorkerGone, WorkerRefused) as error:
             if not cancel.cancelled:
+                _check_decoded(request, error)
                 self._fail(error)
         if cancel.cancelled and reader.last is None:
             yield Chunk(finish="cancelled", usage=reader.partial_usage(), timings=Timings(ttft_s=reader.ttft_s))
@@ -259,6 +260,17 @@ def check_images(request: GenerateRequest, sees: bool) -> None:
         )
     for image in images:
         check_image(image)
+
+
+def _check_decoded(request: GenerateRequest, error: WorkerGone | WorkerRefused) -> None:
+    """Older servers say that they have a defect where an image cannot be decoded."""
+    if isinstance(error, WorkerRefused) and error.status == 500 and any(message.images for message in request.messages):
+        raise RequestRejected(
+            _("The engine could not read the images of the request: {reason}").format(
+                reason=error.body.get("message", "")
+            ),
+            hint=_("Send whole PNG, JPEG, GIF or BMP files."),
+        ) from error
 
 
 def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:

@@ -1,0 +1,248 @@
+"""What the server costs: the same streamed answers through `bendi serve` and from a worker of its own, in turns.
+
+    python benchmarks/gateway.py [--model demo | --shape qwen2.5:0.5b --type Q4_0] [--clients 1,8,32] [--repeats 3]
+        [--idle 1000]
+
+`--shape`: a model of that shape with random weights, as slow as a real one; the built-in model is faster than any real
+one, so that the server's own time per token shows most. Printed are, for one client, the time to the first token of
+both and how much the server adds (aim: 3 ms at the median, 10 ms at the 99th percentile); for several clients, tokens
+per second and their ratio (aim: 0.97); and with `--idle`, the server's memory while so many streams wait in its queue
+(aim: 300 MB).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bendi.engines import LoadRequest, open_engine
+from bendi.engines.llama_http import LlamaServerEngine
+from bendi.engines.random_weights import write_random_model
+from bendi.errors import BendiError
+from bendi.formats.blueprints import blueprint_from_config
+from bendi.planner.mixture import facts_of, quantized_types, shapes_of
+from bendi.server.running_server import find_server
+from bendi.settings import load_settings
+from bendi.store import Store
+from bendi.store.known_models import known_models
+from bendi.units import MIB
+
+QUESTIONS = (
+    "What is a KV cache?",
+    "What is quantization?",
+    "Why does memory bandwidth decide the speed?",
+    "What is MoE?",
+)
+_SLOTS = 4
+_CONTEXT_TOK = 2048
+_FIRST_TOK, _ANSWER_TOK = 16, 64
+_TTFT_ANSWERS, _LEAST_ANSWERS = 30, 24
+_START_S = 30.0
+_SETTLE_S = 2.0
+
+Connect = Callable[[], socket.socket]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whom to ask. `header`: a further line of each request."""
+
+    connect: Connect
+    model: str
+    header: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    ttft_s: float
+    completion_tok: int
+
+
+def request(target: Target, number: int, most_tok: int) -> bytes:
+    question = QUESTIONS[number % len(QUESTIONS)]
+    body = {
+        "model": target.model,
+        "messages": [{"role": "user", "content": question}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0,
+        "max_tokens": most_tok,
+    }
+    content = json.dumps(body).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", "Connection: close"]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+    lines += [target.header] if target.header else []
+    return "\r\n".join([*lines, "", ""]).encode() + content
+
+
+def ask(target: Target, number: int, most_tok: int) -> Asked:
+    with closing(target.connect()) as connection:
+        started_s = time.perf_counter()
+        connection.sendall(request(target, number, most_tok))
+        data, ttft_s = b"", None
+        while piece := connection.recv(65536):
+            data += piece
+            if ttft_s is None and b'"content":"' in data:
+                ttft_s = time.perf_counter() - started_s
+    if ttft_s is None:
+        raise SystemExit(f"no answer: {data[:500]!r}")
+    usage = data[data.rfind(b'"completion_tokens":') :].split(b":", 1)[1]
+    return Asked(ttft_s, int(usage.split(b",")[0].split(b"}")[0]))
+
+
+def load(target: Target, clients: int, answers: int, most_tok: int) -> tuple[float, list[float]]:
+    """Tokens per second of `answers` answers to so many clients, and the times to their first tokens."""
+    numbers, lock = iter(range(answers)), threading.Lock()
+    found: list[Asked] = []
+
+    def go() -> None:
+        while True:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                return
+            asked = ask(target, number, most_tok)
+            with lock:
+                found.append(asked)
+
+    threads = [threading.Thread(target=go) for _ in range(clients)]
+    started_s = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took_s = time.perf_counter() - started_s
+    return sum(asked.completion_tok for asked in found) / took_s, [asked.ttft_s for asked in found]
+
+
+@contextmanager
+def serving(model: str, queue: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A server, by its port."""
+    command = [sys.executable, "-m", "bendi", "serve", model, "--port", "0", "--log", "none"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "BENDI_SERVE_QUEUE": str(queue)}, start_new_session=True
+    )
+    try:
+        until_s = time.monotonic() + _START_S
+        while True:
+            try:
+                url = find_server(load_settings()).url
+                break
+            except BendiError:
+                if time.monotonic() > until_s or process.poll() is not None:
+                    raise
+                time.sleep(0.05)
+        yield int(url.rstrip("/").rsplit(":", 1)[1]), process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def resident_mib(process: subprocess.Popen[bytes]) -> float:
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def show_first_tokens(raw: Target, gateway: Target, repeats: int) -> None:
+    times: dict[str, list[float]] = {"raw": [], "gateway": []}
+    for _repeat in range(repeats):
+        for name, target in (("raw", raw), ("gateway", gateway)):
+            times[name] += load(target, 1, _TTFT_ANSWERS, _FIRST_TOK)[1]
+    raw_s, gateway_s = times["raw"], times["gateway"]
+    middle_ms = [1e3 * statistics.median(found) for found in (raw_s, gateway_s)]
+    late_ms = [1e3 * statistics.quantiles(found, n=100)[98] for found in (raw_s, gateway_s)]
+    print(
+        f"TTFT, 1 client: median {middle_ms[0]:.2f} and {middle_ms[1]:.2f} ms, added {middle_ms[1] - middle_ms[0]:.2f};"
+    )
+    print(
+        f"  99th percentile {late_ms[0]:.2f} and {late_ms[1]:.2f} ms, added {late_ms[1] - late_ms[0]:.2f}", flush=True
+    )
+
+
+def show_throughput(raw: Target, gateway: Target, clients: int, repeats: int) -> None:
+    answers = max(_LEAST_ANSWERS, 2 * clients)
+    rates: dict[str, list[float]] = {"raw": [], "gateway": []}
+    for _repeat in range(repeats):
+        for name, target in (("raw", raw), ("gateway", gateway)):
+            rates[name].append(load(target, clients, answers, _ANSWER_TOK)[0])
+    ratios = [gateway_ / raw_ for raw_, gateway_ in zip(rates["raw"], rates["gateway"], strict=True)]
+    middle = [statistics.median(found) for found in rates.values()]
+    print(
+        f"{clients:3d} clients: {middle[0]:.0f} and {middle[1]:.0f} tok/s,"
+        f" {statistics.median(ratios):.3f} of the raw worker's (from {min(ratios):.3f} to {max(ratios):.3f})",
+        flush=True,
+    )
+
+
+def show_idle(gateway: Target, process: subprocess.Popen[bytes], count: int) -> None:
+    """All slots write long answers; `count` more streams wait."""
+    before = resident_mib(process)
+    with ExitStack() as stack:
+        for number in range(count + _SLOTS):
+            connection = stack.enter_context(closing(gateway.connect()))
+            connection.sendall(request(gateway, number, _CONTEXT_TOK // 2))
+        time.sleep(_SETTLE_S)
+        print(f"{count} waiting streams: {resident_mib(process):.0f} MiB resident (before: {before:.0f})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--shape")
+    parser.add_argument("--type", default="Q4_0")
+    parser.add_argument("--clients", default="1,8,32")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--idle", type=int, default=0)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ["BENDI_STATE"] = str(folder / "state")  # another server of this user shall not be found
+        settings = load_settings()
+        model, path = options.model, Path()
+        if options.shape:
+            blueprint = blueprint_from_config(known_models()[options.shape].config, "model")
+            header = blueprint.header()
+            types = quantized_types(shapes_of(header), facts_of(header), options.type)
+            path = write_random_model(folder / "model.gguf", blueprint, types)
+            model = str(path)
+        else:
+            path = Store(settings).resolve(model).path
+        port, process = stack.enter_context(serving(model, options.idle + 64))
+        request_ = LoadRequest(path, context_tok=_CONTEXT_TOK, parallel=_SLOTS)
+        engine = stack.enter_context(closing(open_engine(request_, settings)))
+        assert isinstance(engine, LlamaServerEngine)
+        address = engine.worker.address
+        assert address
+
+        def to_worker() -> socket.socket:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(address.socket_path)
+            return connection
+
+        raw = Target(to_worker, model, f"Authorization: Bearer {address.key}")
+        gateway = Target(lambda: socket.create_connection(("127.0.0.1", port)), model)
+        for target in (raw, gateway):
+            load(target, _SLOTS, 2 * _SLOTS, _FIRST_TOK)
+        print(f"{options.shape or model}, {engine.info.build}, {_SLOTS} slots; the worker first, then the server")
+        show_first_tokens(raw, gateway, options.repeats)
+        for clients in map(int, options.clients.split(",")):
+            show_throughput(raw, gateway, clients, options.repeats)
+        print(f"the server: {resident_mib(process):.0f} MiB resident")
+        if options.idle:
+            show_idle(gateway, process, options.idle)
+
+
+if __name__ == "__main__":
+    main()
