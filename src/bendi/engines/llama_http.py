@@ -54,6 +54,7 @@ class LlamaServerEngine:
         properties = self._call("/props")
         self._takes_tools = bool(properties.get("chat_template_caps", {}).get("supports_tools"))
         self._guesses = load.speculate
+        self._remembers_images = bool(ready.get("remembers_images", True))
         self._sees = bool(properties.get("modalities", {}).get("vision"))
         models = self._call("/v1/models")
         facts = models["data"][0].get("meta") or {}
@@ -101,6 +102,8 @@ class LlamaServerEngine:
     def _answer(self, request: GenerateRequest, cancel: Cancellation, reader: _Reader) -> Iterator[Chunk]:
         raw = request.prompt is not None
         body = _completion_body(request) if raw else _chat_body(request)
+        if not self._remembers_images and any(message.images for message in request.messages):
+            body["cache_prompt"] = False
         path = "/completion" if raw else "/v1/chat/completions"
         try:
             for event in transport.stream(self._address, path, body, cancel):

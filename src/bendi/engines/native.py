@@ -76,6 +76,8 @@ class _Waiting:
                     "load_s": time.monotonic() - self.started_s,
                     "sandbox": self.worker.told.get("sandbox", "none"),
                     "build": self.build.engine_name,
+                    # It fails where what it holds ends inside of an image ("Chunk not found", server-common.cpp).
+                    "remembers_images": False,
                     "checkpoints_in_states": False,  # `SERVER_TASK_TYPE_SLOT_SAVE` in its server-context.cpp
                 }
             }
