@@ -21,7 +21,7 @@ from bendi.i18n import _
 from bendi.messages import Chunk, ToolDelta, Usage
 from bendi.server.anthropic_requests import AnthropicCount, AnthropicRequest, ask_of, prompt_of
 from bendi.server.api_errors import ApiError, error_body
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer, collect
 from bendi.server.persona_request import with_persona
 from bendi.server.pool import Wish
@@ -230,14 +230,6 @@ async def _count_tokens(call: Call) -> Response:
     return JSONResponse({"input_tokens": count_tok})
 
 
-_ERRORS = {
-    400: "The request cannot be honoured as it is; `context_needed` says how long the context would have to be.",
-    404: "The model is not on this machine.",
-    429: "Too many wait already; Retry-After says when to come again.",
-    503: "The model could not be loaded, or its worker died.",
-    507: "The model does not fit into memory.",
-}
-
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="POST",
@@ -249,7 +241,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=AnthropicRequest,
         answer=AnthropicAnswer,
         stream="sse",
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
     Endpoint(
         method="POST",
@@ -260,6 +252,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="How many tokens a request would have, exactly.",
         body=AnthropicCount,
         answer=AnthropicTokens,
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
 )

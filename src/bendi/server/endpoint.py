@@ -56,3 +56,13 @@ class Endpoint:
     query: type[BaseModel] | None = None
     status: int = 200
     media_type: str = "application/json"
+
+
+MODEL_ERRORS: Mapping[int, str] = {
+    400: "The request cannot be honoured as it is; `context_needed` says how long the context would have to be.",
+    404: "The model is not on this machine.",
+    429: "Too many wait already; Retry-After says when to come again.",
+    503: "The model could not be loaded, or its worker died.",
+    507: "The model does not fit into memory.",
+}
+"""Of all endpoints that ask a model."""

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from bendi.i18n import _
 from bendi.messages import Chunk, Timings, TokenLogprob, ToolCall, Usage
 from bendi.server.api_errors import ApiError
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer
 from bendi.server.model_facts import known_facts
 from bendi.server.ndjson import line, line_stream
@@ -233,14 +233,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-_ERRORS = {
-    400: "The request cannot be honoured as it is; `context_needed` says how long the context would have to be.",
-    404: "The model is not on this machine.",
-    429: "Too many wait already; Retry-After says when to come again.",
-    503: "The model could not be loaded, or its worker died.",
-    507: "The model does not fit into memory.",
-}
-
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         method="POST",
@@ -252,7 +244,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=OllamaGenerateRequest,
         answer=OllamaGenerateAnswer,
         stream="ndjson",
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
     Endpoint(
         method="POST",
@@ -264,6 +256,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=OllamaChatRequest,
         answer=OllamaChatAnswer,
         stream="ndjson",
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.ollama_fields import KeepAlive, OllamaName, wish_for
 from bendi.server.reading import LONGEST_INPUT, MOST_INPUTS, embeddings_of, plain_numbers, shortened
 
@@ -81,14 +81,7 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-_ERRORS = {
-    400: "Something is wrong with the request; context_needed says how many tokens a text has that is too long.",
-    404: "There is no such model.",
-    422: "The model cannot do this.",
-    429: "Too many requests wait already.",
-    503: "The engine failed.",
-    507: "There is not enough memory for the model.",
-}
+_ERRORS = {**MODEL_ERRORS, 422: "The model cannot do this."}
 ENDPOINTS = (
     Endpoint(
         method="POST",

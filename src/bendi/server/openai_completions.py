@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from bendi.i18n import _
 from bendi.messages import GenerateRequest, TokenLogprob
 from bendi.server.answers import Whole, several, whole_answers
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, repeated
 from bendi.server.openai_fields import (
     bendi_of,
@@ -162,11 +162,6 @@ ENDPOINTS = (
         body=CompletionBody,
         answer=CompletionAnswer,
         stream="sse",
-        errors={
-            400: "The request cannot be honoured, or needs more context than there is (`context_needed`).",
-            404: "There is no such model.",
-            429: "Too many requests are waiting.",
-            507: "The model does not fit into memory.",
-        },
+        errors=MODEL_ERRORS,
     ),
 )

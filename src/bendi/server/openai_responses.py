@@ -14,7 +14,7 @@ from bendi.errors import DataError, NotFoundError
 from bendi.i18n import _
 from bendi.server.answers import Whole
 from bendi.server.api_errors import ApiError
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer
 from bendi.server.openai_fields import new_id
 from bendi.server.openai_response_events import Event, ResponseWriter
@@ -186,12 +186,7 @@ ENDPOINTS = (
         body=ResponseBody,
         answer=ResponseAnswer,
         stream="sse",
-        errors={
-            400: "The request cannot be honoured, or needs more context than there is (`context_needed`).",
-            404: "There is no such model, or no such earlier answer.",
-            429: "Too many requests are waiting.",
-            507: "The model does not fit into memory.",
-        },
+        errors={**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."},
     ),
     Endpoint(
         method="GET",

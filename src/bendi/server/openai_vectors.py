@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from bendi.i18n import _
 from bendi.server.api_errors import ApiError
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.pool import Wish
 from bendi.server.reading import LONGEST_INPUT, MOST_INPUTS, embeddings_of, plain_numbers, ranking_of, shortened
 
@@ -150,14 +150,7 @@ async def _rerank(call: Call) -> Response:
     return JSONResponse(answer.model_dump(exclude_none=True))
 
 
-_ERRORS = {
-    400: "Something is wrong with the request; context_needed says how many tokens an input has that is too long.",
-    404: "There is no such model.",
-    422: "The model cannot do this.",
-    429: "Too many requests wait already.",
-    503: "The engine failed.",
-    507: "There is not enough memory for the model.",
-}
+_ERRORS = {**MODEL_ERRORS, 422: "The model cannot do this."}
 ENDPOINTS = (
     Endpoint(
         method="POST",
