@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def _runs(
         runs = list(runs_from_json(path.read_text()))
         wanted -= len(runs)
     for _run in range(wanted):
-        run = calibrate(settings, machine_id(detect_machine()), earlier=partial(_same, runs))
+        run = calibrate(settings, machine_id(detect_machine()), earlier=lambda _build, runs=runs: runs)
         print(
             f"calibrated in {run.took_s:.0f} s, noise {run.noise:.3f},"
             f" spread {run.spread:.3f}, disturbed {run.disturbed_share:.0%}",
@@ -153,10 +153,6 @@ def _runs(
         runs = [*runs, run][-MOST_RUNS:]
         if path:
             path.write_text(to_json(runs))
-    return runs
-
-
-def _same(runs: list[Calibration], _build: str) -> list[Calibration]:
     return runs
 
 

@@ -10,8 +10,8 @@ MIB = 1024**2
 GIB = 1024**3
 
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*$", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|μs|ms|s|m|h|d)")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _POWER = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -37,14 +37,15 @@ def parse_duration(text: str) -> float:
     text = text.strip().lower()
     if text == "never":
         return math.inf
-    negative, text = text.startswith("-"), text.removeprefix("-")
+    negative = text.startswith("-")
+    text = text[1:] if text[:1] in ("+", "-") else text
     if re.fullmatch(r"\d+(?:\.\d+)?", text):
         seconds = float(text)
     elif text and re.fullmatch(f"(?:{_DURATION.pattern})+", text):
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
     else:
         raise ValueError(text)
-    return math.inf if negative else seconds
+    return math.inf if negative and seconds else seconds
 
 
 def format_size(size_bytes: float) -> str:

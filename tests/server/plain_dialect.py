@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bendi.messages import Chunk, GenerateRequest, Message, Sampling
+from bendi.server.answers import Whole
 from bendi.server.endpoint import Call, Endpoint
-from bendi.server.generation import Ask, Note, answer, collect, repeated
+from bendi.server.generation import Ask, Note, answer, repeated
 from bendi.server.pool import Wish
 from bendi.server.sse import merged
 
@@ -55,10 +56,25 @@ async def _answer(call: Call) -> Response:
         return JSONResponse({"texts": texts})
     parts = answer(call, _ask(body))
     if not body.stream:
-        return JSONResponse(asdict(await collect(parts)))
+        return JSONResponse(await _whole(parts))
     first = await anext(parts)
     assert isinstance(first, Note)
     return StreamingResponse(_lines(first, parts), media_type="application/x-ndjson")
+
+
+async def _whole(parts: AsyncGenerator[Note | Chunk, None]) -> dict[str, Any]:
+    whole = Whole()
+    async with aclosing(parts):
+        async for part in parts:
+            whole.add(part)
+    assert whole.note and whole.last and whole.last.timings
+    return {
+        "note": asdict(whole.note),
+        "text": whole.text,
+        "finish": whole.finish,
+        "usage": asdict(whole.usage),
+        "timings": asdict(whole.last.timings),
+    }
 
 
 async def _lines(first: Note, parts: AsyncGenerator[Note | Chunk, None]) -> AsyncIterator[str]:

@@ -14,7 +14,7 @@ from live import LiveServer
 
 import scripted_model
 from bendi.server.api_errors import ApiError
-from bendi.server.ollama_requests import keep_alive_s, local_name
+from bendi.server.ollama_fields import keep_alive_s, local_name
 from bendi.settings import Settings
 
 OPTIONS = {"temperature": 0.0, "num_predict": 24}

@@ -58,18 +58,7 @@ class Database:
     def write(self, change: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """Carries out `change` in a transaction; `otherwise` where that is not possible."""
 
-        def in_transaction(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = change(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
-
-        return otherwise if self._failed else self._run(in_transaction, otherwise)
+        return otherwise if self._failed else self._run(lambda connection: transaction(connection, change), otherwise)
 
     def _run(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         with self._lock:
@@ -217,3 +206,16 @@ def _is_writable(path: Path) -> bool:
         return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
     existing = next(folder for folder in path.absolute().parents if os.path.exists(folder))
     return os.access(existing, os.W_OK)
+
+
+def transaction(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], T]) -> T:
+    """What `change` returns, once all of it is kept; none of it where it fails."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = change(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result

@@ -50,6 +50,10 @@ class Whole:
         return self.last.tool_calls if self.last else ()
 
     @property
+    def stopped_by(self) -> str:
+        return self.last.stopped_by if self.last else ""
+
+    @property
     def usage(self) -> Usage:
         return self.last.usage if self.last and self.last.usage else Usage(0, 0)
 

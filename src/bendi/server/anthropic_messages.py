@@ -19,10 +19,11 @@ from starlette.responses import JSONResponse, Response
 from bendi.engines import Tokenizer
 from bendi.i18n import _
 from bendi.messages import Chunk, ToolDelta, Usage
+from bendi.server.answers import whole_answers
 from bendi.server.anthropic_requests import AnthropicCount, AnthropicRequest, ask_of, prompt_of
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
-from bendi.server.generation import Ask, Note, answer, collect
+from bendi.server.generation import Ask, Note, answer
 from bendi.server.persona_request import with_persona
 from bendi.server.pool import Wish
 from bendi.server.pool_load import in_thread
@@ -62,8 +63,7 @@ async def _messages(call: Call) -> Response:
     if body.stream:
         ping = frame({"type": "ping"}, "ping")
         return await event_stream(_events(call, ask), _failed, ping)
-    async with aclosing(answer(call, ask)) as parts:
-        whole = await collect(parts)
+    (whole,) = await whole_answers(call, [ask])
     content: list[dict[str, Any]] = []
     if whole.reasoning:
         content.append({"type": "thinking", "thinking": whole.reasoning, "signature": ""})

@@ -7,6 +7,7 @@ exist), the limits, and the OpenAPI document.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +32,12 @@ class Call:
     caller: Caller
     body: Any = None
     query: Any = None
+
+    async def gone(self) -> None:
+        """Returns when the client has gone away. For one task of a request whose body was read."""
+        with suppress(RuntimeError):
+            while (await self.request.receive())["type"] != "http.disconnect":
+                pass
 
 
 Handler = Callable[[Call], Awaitable[Response]]

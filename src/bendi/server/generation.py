@@ -6,9 +6,8 @@ Dialects make an `Ask` and encode the chunks; nothing else of a request is their
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect
@@ -18,12 +17,7 @@ from bendi.i18n import _
 from bendi.messages import (
     Cancellation,
     Chunk,
-    FinishReason,
     GenerateRequest,
-    Timings,
-    TokenLogprob,
-    ToolCall,
-    Usage,
 )
 from bendi.server.context_policy import (
     CompactionCancelled,
@@ -39,7 +33,7 @@ from bendi.server.pool import Lease, Wish
 from bendi.server.pool_load import in_thread
 from bendi.server.running import Running
 
-__all__ = ["Answer", "Ask", "ContextPolicy", "Note", "answer", "collect", "repeated"]
+__all__ = ["Ask", "ContextPolicy", "Note", "answer", "repeated"]
 
 
 @dataclass(frozen=True)
@@ -64,21 +58,6 @@ class Note:
     dropped: int = 0
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A whole answer, for clients that do not read it as it comes. Fields as in Chunk."""
-
-    note: Note
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    finish: FinishReason = "stop"
-    stopped_by: str = ""
-    usage: Usage = field(default_factory=lambda: Usage(0, 0))
-    timings: Timings = field(default_factory=Timings)
-
-
 async def answer(call: Call, ask: Ask) -> AsyncGenerator[Note | Chunk, None]:
     """A Note, then chunks; the last one has `finish`, `usage` and `timings`. Closing the iterator, or the client's
     going away, stops the engine. Errors before the first chunk are raised before anything is yielded but the Note;
@@ -91,33 +70,6 @@ async def answer(call: Call, ask: Ask) -> AsyncGenerator[Note | Chunk, None]:
                 yield chunk
     finally:
         turn.end()
-
-
-async def collect(parts: AsyncIterable[Note | Chunk]) -> Answer:
-    """The whole answer of `answer`."""
-    texts: list[str] = []
-    thoughts: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    note, last = Note("", 0), Chunk()
-    async for part in parts:
-        if isinstance(part, Note):
-            note = part
-            continue
-        texts.append(part.text)
-        thoughts.append(part.reasoning)
-        logprobs += part.logprobs
-        last = part
-    return Answer(
-        note=note,
-        text="".join(texts),
-        reasoning="".join(thoughts),
-        tool_calls=last.tool_calls,
-        logprobs=tuple(logprobs),
-        finish=last.finish or "stop",
-        stopped_by=last.stopped_by,
-        usage=last.usage or Usage(0, 0),
-        timings=last.timings or Timings(),
-    )
 
 
 def repeated(ask: Ask, count: int) -> list[Ask]:
@@ -253,9 +205,7 @@ class _Turn:
             self._acquiring = None
 
     async def _watch_client(self) -> None:
-        with suppress(RuntimeError):
-            while (await self._call.request.receive())["type"] != "http.disconnect":
-                pass
+        await self._call.gone()
         self._gone = True
         self._cancel.cancel()
         if self._acquiring is not None:

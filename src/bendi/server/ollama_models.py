@@ -22,7 +22,7 @@ from bendi.server.api_errors import ApiError
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.model_facts import ModelFacts, facts_of, known_facts, named_models
 from bendi.server.ndjson import line, line_stream
-from bendi.server.ollama_requests import local_name
+from bendi.server.ollama_fields import local_name
 from bendi.server.pool import Wish
 from bendi.server.pulls import PullNews
 from bendi.settings import Settings

@@ -4,8 +4,6 @@ would change the answer and cannot be honoured are refused, with the reason (doc
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -19,11 +17,9 @@ from bendi.messages import GenerateRequest, Message, Sampling, ToolCall
 from bendi.server.api_errors import ApiError
 from bendi.server.generation import Ask, ContextPolicy
 from bendi.server.images import MAX_IMAGES, image_from_base64
+from bendi.server.ollama_fields import wish_for
 from bendi.server.pool import Wish
 
-MAX_CONTEXT_TOK = 16_777_216
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SAMPLING = frozenset(Sampling.__dataclass_fields__)
 _WHOLE = frozenset({"top_k", "seed", "num_predict", "num_ctx"})
 
@@ -82,47 +78,9 @@ class OllamaChatRequest(OllamaRequest):
     tools: list[dict[str, Any]] | None = None
 
 
-def local_name(text: str) -> str:
-    """The name without the tag that Ollama's clients put behind every name."""
-    name = text.strip()
-    return name.removesuffix(":latest") or name
-
-
-def keep_alive_s(value: float | str | None) -> float | None:
-    """Seconds: from a number, or from a text such as `5m` or `1h30m`. Below zero: for ever. Raises ApiError."""
-    if value is None:
-        return None
-    seconds = value if isinstance(value, int | float) else _duration_s(value.strip())
-    if seconds is None or math.isnan(seconds):
-        raise ApiError(
-            400,
-            _("keep_alive cannot be {value!r}: it takes seconds, or a time such as 5m or 1h30m.").format(
-                value=str(value)[:40]
-            ),
-            code="invalid_request",
-            param="keep_alive",
-        )
-    return math.inf if seconds < 0 else float(seconds)
-
-
-def _duration_s(text: str) -> float | None:
-    sign = -1.0 if text.startswith("-") else 1.0
-    text = text.lstrip("+-") if text[:1] in ("+", "-") else text
-    try:
-        return sign * float(text)
-    except ValueError:
-        pass
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        return None
-    return sign * sum(float(number) * _SECONDS[unit] for number, unit in parts)
-
-
 def wish_of(body: OllamaRequest) -> Wish:
     """Which model, with how much context, for how long."""
-    options = body.options or {}
-    context_tok = _number(options, "num_ctx", 0, MAX_CONTEXT_TOK)
-    return Wish(local_name(body.model), context_tok=context_tok or None, keep_alive_s=keep_alive_s(body.keep_alive))
+    return wish_for(body.model, "text", body.options, body.keep_alive)
 
 
 def generate_ask(body: OllamaGenerateRequest) -> Ask:

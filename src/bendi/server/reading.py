@@ -94,7 +94,7 @@ def plain_numbers(vector: Sequence[float]) -> list[float]:
 async def _read(call: Call, wish: Wish, ask: Callable[[Engine, Cancellation], Result]) -> Read[Result]:
     cancel = Cancellation()
     work = asyncio.ensure_future(_leased(call, wish, ask, cancel))
-    watch = asyncio.ensure_future(_client_gone(call))
+    watch = asyncio.ensure_future(call.gone())
     try:
         await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -145,12 +145,6 @@ async def _grown(pool: ModelPool, lease: Lease, wish: Wish, error: ContextOverfl
         why = _("Others use this model, so it could not be loaded again with a longer context.")
         raise _refused(error, why) from error
     return longer
-
-
-async def _client_gone(call: Call) -> None:
-    with suppress(RuntimeError):
-        while (await call.request.receive())["type"] != "http.disconnect":
-            pass
 
 
 def _refused(error: ContextOverflow, why: str = "") -> ContextOverflow:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from bendi.chat.durable import create_private
 from bendi.errors import DataError, NotFoundError
 from bendi.i18n import _
+from bendi.measured.database import transaction
 from bendi.units import GIB
 
 T = TypeVar("T")
@@ -147,15 +148,7 @@ class StoredAnswers:
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         with self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                result = change(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            return result
+            return transaction(connection, change)
 
     @contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
