@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,6 +91,15 @@ def copies(settings: Settings, model: Path, *names: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name}.gguf").write_bytes(model.read_bytes())
+
+
+def with_context(model: Path, context_tok: int) -> bytes:
+    """The demo model, whose header says that it was trained for so many tokens: for answers that do not end soon."""
+    data = model.read_bytes()
+    key = b"qwen3.context_length"
+    at = data.index(key) + len(key)
+    assert struct.unpack_from("<II", data, at) == (4, 2048), "an unsigned 32-bit number"
+    return data[:at] + struct.pack("<II", 4, context_tok) + data[at + 8 :]
 
 
 def question(text: str = "one two three", **options: object) -> GenerateRequest:

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from live import LiveServer
 from plain_dialect import ENDPOINTS
-from pool_engines import Garage, copies
+from pool_engines import Garage, copies, with_context
 
 from bendi.server.app import ALL
 from bendi.server.pool import PoolLimits
@@ -164,11 +164,13 @@ def test_older_turns_go_only_when_the_client_says_so(ask: Ask, policy: str) -> N
 def test_a_killed_worker_takes_only_its_own_answers_along(
     live: LiveServer, settings: Settings, demo_model: Path
 ) -> None:
-    copies(settings, demo_model, "a", "b")
+    copies(settings, demo_model, "b")
+    long_tok = 32768  # so long that even a busy machine kills the worker before its answer ends
+    (settings.models_dirs[0] / "a.gguf").write_bytes(with_context(demo_model, long_tok))
     first_line = threading.Barrier(3)
 
-    def read(model: str) -> str:
-        body = {"model": model, "messages": [USER], "stream": True, "ignore_end": True}
+    def read(model: str, context_tok: int) -> str:
+        body = {"model": model, "messages": [USER], "stream": True, "ignore_end": True, "context_tok": context_tok}
         last = ""
         with httpx.stream("POST", f"{live.url}/answer", json=body, timeout=30, trust_env=False) as answer:
             lines = answer.iter_lines()
@@ -182,7 +184,7 @@ def test_a_killed_worker_takes_only_its_own_answers_along(
         return last
 
     with ThreadPoolExecutor(2) as readers:
-        a, b = readers.submit(read, "a"), readers.submit(read, "b")
+        a, b = readers.submit(read, "a", long_tok), readers.submit(read, "b", 2048)
         first_line.wait(20)
         os.kill(worker_pid(live, "a.gguf"), signal.SIGKILL)
         assert (a.result(20), b.result(20)) == ("broken off", "length")
