@@ -54,11 +54,12 @@ ENVIRONMENT = {
     "serve_body_bytes": "BENDI_SERVE_BODY",
     "serve_requests_per_minute": "BENDI_SERVE_REQUESTS_PER_MINUTE",
     "serve_log": "BENDI_SERVE_LOG",
+    "serve_keep_prompts": "BENDI_SERVE_KEEP_PROMPTS",
     "serve_log_prompts": "BENDI_SERVE_LOG_PROMPTS",
 }
 PATH_LISTS = ("models_dirs",)
 TEXT_LISTS = ("serve_names", "serve_origins")
-SWITCHES = ("offline", "serve_log_prompts")
+SWITCHES = ("offline", "serve_keep_prompts", "serve_log_prompts")
 NUMBERS = {
     "threads": 2**31, "context_tok": 2**31, "serve_requests_per_minute": 2**31, "serve_port": 65535,
     "serve_slots": 256, "serve_queue": 2**31,
@@ -131,6 +132,9 @@ class Settings:
     """Of each key that has no limit of its own; None: any number."""
     serve_log: str = "auto"
     """How requests are logged on standard error, one of LOGS; `auto`: `text` on a terminal, else `json`."""
+    serve_keep_prompts: bool = False
+    """Whether what models computed of programs' prompts may be kept on disk, as that of sessions is, so that they go on
+    at once when a model is loaded again."""
     serve_log_prompts: bool = False
     """True: the log also has what clients send."""
 

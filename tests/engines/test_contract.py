@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from native_engine import opener
 import scripted_model
 from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
+from bendi.hardware import detect_core_cpus
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
 
 ENGINES = ("fake", "wheel", "native")
@@ -69,6 +71,18 @@ def test_progress_ends_at_one(engine: Engine, demo_model: Path) -> None:
         pass
     assert seen[-1] == 1.0
     assert all(0.0 <= fraction <= 1.0 for fraction in seen)
+
+
+def test_threads_run_where_they_are_told(engine: Engine, demo_model: Path) -> None:
+    cpus = detect_core_cpus()
+    if engine.info.engine == "fake" or not cpus:
+        pytest.skip("no threads that could be placed")
+    name = "native" if engine.info.build.startswith("native") else "wheel"
+    load = LoadRequest(demo_model, CONTEXT_TOK, threads=1, keep_to_cores=True, spread_numa=True)
+    with closing(opener(name)(load, None)) as placed:
+        assert os.sched_getaffinity(int(placed.info.details["pid"])) == {cpus[0]}
+        request = GenerateRequest(messages=QUESTION, max_tokens=8, sampling=GREEDY)
+        assert run(placed, request)[0] == run(engine, request)[0]
 
 
 def test_streams_an_answer_with_usage_and_timings(engine: Engine) -> None:

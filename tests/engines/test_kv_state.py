@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from native_engine import opener
 from bendi.engines import LoadRequest, StatefulEngine, process, transport, wheel
 from bendi.engines.kv_state import delete_state, model_fingerprint, saved_states, state_paths
 from bendi.engines.llama_http import LlamaServerEngine
+from bendi.engines.protocol import StateInfo
 from bendi.engines.random_weights import write_random_model
 from bendi.errors import EngineError, StateUnusable
 from bendi.formats import read_gguf
@@ -304,11 +305,32 @@ def test_nothing_to_save(tmp_path: Path, demo_model: Path) -> None:
         assert saved_states(tmp_path / "s") == []
 
 
-def test_several_conversations_at_once(tmp_path: Path, demo_model: Path) -> None:
-    load = LoadRequest(demo_model, context_tok=256, parallel=2, state_dir=tmp_path / "s")
-    with closing(wheel.open_engine(load)) as engine, pytest.raises(StateUnusable) as caught:
-        engine.save_state("a")
-    assert caught.value.reason == "parallel"
+def test_several_conversations_at_once(
+    load: Callable[[LoadRequest], LlamaServerEngine], tmp_path: Path, demo_model: Path
+) -> None:
+    request = LoadRequest(demo_model, context_tok=512, parallel=2, state_dir=tmp_path / "s")
+    one, other = (
+        GenerateRequest(prompt=word * 100, max_tokens=16, sampling=GREEDY) for word in ("A layer. ", "量化模型。")
+    )
+    with closing(load(request)) as engine:
+        first, second = answer(engine, one), answer(engine, other)
+        saved = [engine.save_state(f"slot-{slot}", slot) for slot in range(2)]
+    used_tok = sorted(usage.prompt_tok + usage.completion_tok for _text, usage in (first, second))
+    assert all(abs(state.cached_tok - tok) <= 1 for state, tok in zip(sorted_by_size(saved), used_tok, strict=True))
+    with closing(load(request)) as engine:
+        for slot in (1, 0):
+            engine.restore_state(f"slot-{slot}", slot)
+        for asked_again, (text, usage) in ((one, first), (other, second)):
+            again, cached = answer(engine, asked_again)
+            assert again == text
+            assert cached.cached_tok >= usage.prompt_tok - 1
+        with pytest.raises(StateUnusable) as caught:
+            engine.restore_state("slot-0", 2)  # there is no such slot
+    assert caught.value.reason == "refused"
+
+
+def sorted_by_size(states: Sequence[StateInfo]) -> list[StateInfo]:
+    return sorted(states, key=lambda state: state.cached_tok)
 
 
 def test_no_folder_can_be_made(tmp_path: Path, demo_model: Path) -> None:

@@ -38,7 +38,7 @@ from bendi.engines.tuning_report import (
 )  # fmt: skip
 from bendi.engines.tuning_search import LEAST_GAIN, Option, Search
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory, StoreError, UsageError
-from bendi.hardware import Cpu, detect_machine
+from bendi.hardware import Cpu, detect_core_cpus, detect_machine
 from bendi.measured import TuningRow, TuningStore, machine_id, model_key
 from bendi.planner.plan import WORKLOADS
 from bendi.settings import Settings, load_settings
@@ -265,7 +265,7 @@ def test_intervals_leave_out_what_the_tables_say() -> None:
 
 
 SITUATION = Situation(
-    cpu=Cpu(physical_cores=8, logical_cores=16, usable_cores=8, performance_cores=8),
+    cpu=Cpu(physical_cores=8, logical_cores=8, usable_cores=8, performance_cores=8),
     default=DEFAULT, shape=Shape(1500, 150, 32), pp_tok_s=100.0, kv_type="f16",
 )  # fmt: skip
 
@@ -289,6 +289,20 @@ def test_what_makes_no_difference_is_not_tried() -> None:
     assert tried(replace(SITUATION, free_threads=False, repacked=False, kv_type="q8_0")) == []
 
 
+@pytest.mark.parametrize(
+    ("cpu", "expected"),
+    [
+        (Cpu(physical_cores=8, logical_cores=8, usable_cores=8, performance_cores=8), set()),
+        (Cpu(physical_cores=8, logical_cores=16, usable_cores=8, performance_cores=8), {"keep_to_cores"}),
+        (Cpu(physical_cores=8, logical_cores=8, usable_cores=8, performance_cores=4), {"keep_to_cores"}),
+        (Cpu(physical_cores=8, logical_cores=8, usable_cores=8, performance_cores=8, numa_nodes=2), {"spread_numa"}),
+    ],
+)
+def test_where_threads_run_is_tried_where_there_is_a_choice(cpu: Cpu, expected: set[str]) -> None:
+    names = {setting for setting, _value in tried(replace(SITUATION, cpu=cpu))}
+    assert names & {"keep_to_cores", "spread_numa"} == expected
+
+
 def test_batches_are_as_long_as_a_cancelled_prompt_may_wait() -> None:
     long = replace(SITUATION, shape=Shape(0, 1024, 32), free_threads=False, repacked=False)
     assert ("batch_tok", "1024") not in tried(long)
@@ -301,6 +315,8 @@ def test_other_builds_come_first() -> None:
 
 
 def test_what_the_user_says_wins() -> None:
+    places = Tuned(keep_to_cores=True, spread_numa=True).applied(LoadRequest(Path("x")))
+    assert (places.keep_to_cores, places.spread_numa) == (True, True)
     tuned = Tuned(threads=4, prompt_threads=8, flash_attention=False, repack=False, batch_tok=256)
     load = tuned.applied(LoadRequest(Path("x")))
     assert (load.threads, load.prompt_threads, load.flash_attention) == (4, 8, False)
@@ -316,6 +332,14 @@ def test_the_worker_is_told(demo_model: Path) -> None:
     assert (config.threads, config.prompt_threads, config.batch_tok) == (3, 5, 256)
     assert (config.flash_attention, config.repack) == (False, False)
     assert (prepared.setup.n_ubatch, prepared.setup.flash_attention) == (256, False)
+
+
+def test_threads_are_told_where_to_run(demo_model: Path) -> None:
+    load = Tuned(keep_to_cores=True, spread_numa=True).applied(LoadRequest(demo_model, 512))
+    config = worker_config(load, prepare(load))
+    assert config.spread_numa
+    assert config.cpus == list(detect_core_cpus())
+    assert len(worker_config(replace(load, threads=1), prepare(load)).cpus) == min(1, len(config.cpus))
 
 
 TRIAL = Trial(

@@ -19,7 +19,7 @@ from machines import (
     x86,
 )
 
-from bendi.hardware import Cpu, detect_cpu
+from bendi.hardware import Cpu, detect_core_cpus, detect_cpu
 from bendi.units import MIB
 
 NEEDED_BY_THE_WHEEL = {"avx", "avx2", "fma", "f16c", "bmi2"}
@@ -49,6 +49,23 @@ def test_hybrid_laptop(tmp_path: Path) -> None:
 def test_laptop_with_an_affinity(tmp_path: Path, allowed: str, usable: int, fast: int) -> None:
     cpu = cpu_of(tmp_path, laptop() | status(allowed))
     assert (cpu.physical_cores, cpu.usable_cores, cpu.performance_cores) == (14, usable, fast)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cpus"),
+    [
+        ("0-19", (0, 2, 4, 6, 8, 10, *range(12, 20))),
+        ("1-3,14", (1, 2, 14)),
+        ("12-13,11", (11, 12, 13)),
+        ("5", (5,)),
+    ],
+)
+def test_one_cpu_of_each_core_the_fast_ones_first(tmp_path: Path, allowed: str, cpus: tuple[int, ...]) -> None:
+    assert detect_core_cpus(write(tmp_path, laptop() | status(allowed))) == cpus
+
+
+def test_no_cpus_to_choose_from(tmp_path: Path) -> None:
+    assert detect_core_cpus(tmp_path) == ()
 
 
 def test_quota_of_a_container(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 A session that is taken up again then begins to answer at once instead of computing all its messages again. Whatever
 goes wrong here costs that time and nothing else: the messages themselves are in the session.
+
+A server keeps the slots of a model, whatever they hold, under names that begin with `slots-`.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,11 +16,12 @@ from pathlib import Path
 
 from bendi.engines import Engine, StatefulEngine
 from bendi.engines.kv_state import delete_state, saved_states
-from bendi.errors import BendiError, StateUnusable, StoreError
+from bendi.errors import BendiError, EngineError, StateUnusable, StoreError
 from bendi.i18n import _
 
 LEAST_TOK = 512
 """Fewer tokens are computed again before anybody notices."""
+_SLOTS = "slots-"
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,36 @@ class KeptStates:
         with suppress(BendiError):
             self._make_room()
 
+    def take_up_slots(self, engine: Engine, model_path: Path, slots: int) -> None:
+        """Gives the slots of `engine`, which has just been loaded, what `put_down_slots` kept of them. Raises
+        EngineError when the engine ends of it; it will not be given the same again."""
+        if not isinstance(engine, StatefulEngine):
+            return
+        for slot, name in enumerate(_slot_names(model_path, slots)):
+            try:
+                engine.restore_state(name, slot)
+            except StateUnusable:
+                continue
+            except EngineError:
+                delete_state(self.folder, name)
+                raise
+
+    def put_down_slots(self, engine: Engine, model_path: Path, slots: int) -> None:
+        """Keeps what the slots of `engine` hold; nobody may be using it."""
+        if not isinstance(engine, StatefulEngine):
+            return
+        for slot, name in enumerate(_slot_names(model_path, slots)):
+            with suppress(BendiError):
+                if engine.save_state(name, slot).cached_tok < LEAST_TOK:
+                    delete_state(self.folder, name)
+        with suppress(BendiError):
+            self._make_room()
+
     def forget(self, session_ids: Iterable[str]) -> None:
-        """Removes what is kept of sessions that are deleted. Raises StoreError, naming the file, when it cannot."""
-        for session_id in session_ids:
+        """Removes what is kept of sessions that are deleted, and of slots, which may hold some of them, too. Raises
+        StoreError, naming the file, when it cannot."""
+        slots = [state.name for state in saved_states(self.folder) if state.name.startswith(_SLOTS)]
+        for session_id in (*session_ids, *slots):
             try:
                 delete_state(self.folder, session_id)
             except StoreError as error:
@@ -66,3 +97,9 @@ class KeptStates:
                 return
             delete_state(self.folder, state.name)
             total_bytes -= state.size_bytes
+
+
+def _slot_names(model_path: Path, slots: int) -> list[str]:
+    """For the slots of a model. The same file with other contents is noticed when a state is to be used."""
+    digest = hashlib.sha256(str(model_path.absolute()).encode()).hexdigest()[:24]
+    return [f"{_SLOTS}{digest}-{slot}" for slot in range(slots)]

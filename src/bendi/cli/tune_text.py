@@ -85,6 +85,10 @@ def settings_text(chosen: Tuned, default: Tuned) -> str:
         parts.append(_("weights not repacked"))
     if chosen.batch_tok != default.batch_tok:
         parts.append(_("batches of {count} tokens").format(count=chosen.batch_tok))
+    if chosen.keep_to_cores != default.keep_to_cores:
+        parts.append(_("one thread for each core"))
+    if chosen.spread_numa != default.spread_numa:
+        parts.append(_("threads on all NUMA nodes"))
     return ", ".join(parts)
 
 

@@ -165,8 +165,6 @@ class KvStates:
     def _check_possible(self) -> Path:
         if self._exchange is None:
             raise _unusable("disabled", _("there is no folder for it"))
-        if self._load.parallel != 1:
-            raise _unusable("parallel", _("the model was loaded for several conversations at once"))
         if not self._with_checkpoints and any(
             layer.window for layer in memory_facts(*self._prepared.headers).cache_layers
         ):

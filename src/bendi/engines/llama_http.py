@@ -151,9 +151,9 @@ class LlamaServerEngine:
         found = {int(row["id"]): float(row["logprob"]) for row in first["top_logprobs"]}
         return found, int(answer["timings"]["prompt_n"])
 
-    def save_state(self, name: str) -> StateInfo:
+    def save_state(self, name: str, slot: int = 0) -> StateInfo:
         def write(file_name: str) -> tuple[int, int]:
-            answer = _slot(self._address, "save", file_name)
+            answer = _slot_action(self._address, slot, "save", file_name)
             return int(answer["n_saved"]), int(answer["n_written"])
 
         try:
@@ -161,9 +161,12 @@ class LlamaServerEngine:
         except WorkerGone as error:
             self._fail(error)
 
-    def restore_state(self, name: str) -> StateInfo:
+    def restore_state(self, name: str, slot: int = 0) -> StateInfo:
+        def read(file_name: str) -> int:
+            return int(_slot_action(self._address, slot, "restore", file_name)["n_restored"])
+
         try:
-            return self._states.restore(name, lambda file: int(_slot(self._address, "restore", file)["n_restored"]))
+            return self._states.restore(name, read)
         except WorkerGone as error:
             self._fail(error)
 
@@ -216,8 +219,8 @@ def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> Con
     )
 
 
-def _slot(address: Address, action: str, file_name: str) -> dict[str, Any]:
-    return transport.call(address, f"/slots/0?action={action}", {"filename": file_name}, timeout_s=None)
+def _slot_action(address: Address, slot: int, action: str, file_name: str) -> dict[str, Any]:
+    return transport.call(address, f"/slots/{slot}?action={action}", {"filename": file_name}, timeout_s=None)
 
 
 def _check_writes(prepared: Prepared) -> None:

@@ -14,13 +14,15 @@ import sys
 import threading
 from typing import NoReturn
 
-from bendi.engines import sandbox
+from bendi.engines import sandbox, scheduling
 from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
     config = WorkerConfig(**json.loads(sys.stdin.readline()))
     sandbox.die_with_parent(config.parent_pid)
+    scheduling.run_as_usual()
+    scheduling.keep_to(config.cpus)
     sandbox.limit_memory(config.memory_limit_bytes)
     confinement = sandbox.confine(
         config.part_paths,
@@ -53,6 +55,8 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
         said += ["--spec-ngram-simple-size-m", str(GUESSED_TOK)]
     if not config.repack:
         said += ["--no-repack"]
+    if config.spread_numa:
+        said += ["--numa", "distribute"]
     if config.mmproj_path:
         # What it cannot decode it would hand to ffmpeg; below a file there is no program.
         said += ["--mmproj", config.mmproj_path, "--video-ffmpeg-dir", config.model_path]

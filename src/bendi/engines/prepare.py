@@ -12,7 +12,7 @@ from bendi.engines.protocol import LoadRequest
 from bendi.engines.worker_config import BATCH_TOK, WorkerConfig
 from bendi.errors import ModelFileError, OutOfMemory
 from bendi.formats import GgufFile, ModelInfo, model_info, read_gguf_split, split_paths
-from bendi.hardware import detect_memory
+from bendi.hardware import detect_core_cpus, detect_memory
 from bendi.i18n import _
 from bendi.planner import (
     SYSTEM_RESERVE_BYTES,
@@ -185,4 +185,12 @@ def worker_config(load: LoadRequest, prepared: Prepared, program: str = "") -> W
         checkpoints=prepared.checkpoints,
         state_dir=str(load.state_dir.absolute()) if load.state_dir else "",
         speculate=load.speculate,
+        cpus=_cpus(load) if load.keep_to_cores else [],
+        spread_numa=load.spread_numa,
     )
+
+
+def _cpus(load: LoadRequest) -> list[int]:
+    """As many as there are threads at work at once, or one for each core."""
+    cpus = detect_core_cpus()
+    return list(cpus[: max(load.threads, load.prompt_threads or 0)] if load.threads else cpus)

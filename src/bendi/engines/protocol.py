@@ -35,6 +35,8 @@ class LoadRequest:
     where it says nothing. `mmproj_path`: the projector of a model that sees images, None for a load that does not.
     `speculate`: tokens are guessed from what followed the same words before, and checked several at a time: the same
     text but for rounding, sooner where an answer repeats much of its prompt; log-probabilities cannot be had then.
+    `keep_to_cores`: threads run on one logical CPU of each physical core only, the fast cores first; `spread_numa`: over
+    all NUMA nodes evenly.
     """
 
     model_path: Path
@@ -55,6 +57,8 @@ class LoadRequest:
     repack: bool | None = None
     state_dir: Path | None = None
     speculate: bool = False
+    keep_to_cores: bool = False
+    spread_numa: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,17 +169,19 @@ class StateInfo:
 
 @runtime_checkable
 class StatefulEngine(Protocol):
-    """Engines loaded with `state_dir` and `parallel=1`: they can keep what they have computed of a conversation.
+    """Engines loaded with `state_dir`: they can keep what they have computed of a conversation.
 
-    `name`: 1 to 100 letters, digits, `_` and `-`. Both wait for a running answer, and raise StateUnusable, with a
-    `reason` for programs, when it cannot be done or must not be; then nothing is lost but the time to compute it again.
+    `name`: 1 to 100 letters, digits, `_` and `-`. `slot`: which of as many conversations as the engine was loaded for
+    (`parallel`), from 0; the engine puts a request where most of its prompt is already. Both wait for an answer that
+    runs there, and raise StateUnusable, with a `reason` for programs, when it cannot be done or must not be; then
+    nothing is lost but the time to compute it again.
     """
 
-    def save_state(self, name: str) -> StateInfo:
-        """Keeps what the engine holds now: the prompt and the answer of the last request. Replaces a state of that
-        name. Also raises EngineCrashed."""
+    def save_state(self, name: str, slot: int = 0) -> StateInfo:
+        """Keeps what the engine holds there now: the prompt and the answer of its last request. Replaces a state of
+        that name. Also raises EngineCrashed."""
 
-    def restore_state(self, name: str) -> StateInfo:
+    def restore_state(self, name: str, slot: int = 0) -> StateInfo:
         """Makes the engine hold it again; the next request computes only what does not begin as the saved one did.
         What it held before may be gone even if this fails. Also raises EngineCrashed."""
 

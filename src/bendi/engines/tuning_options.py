@@ -22,6 +22,8 @@ SETTINGS = {
     "flash_attention": N_("flash attention"),
     "repack": N_("repacked weights"),
     "batch_tok": N_("batch"),
+    "keep_to_cores": N_("threads on CPUs"),
+    "spread_numa": N_("NUMA nodes"),
 }
 """Their names for people."""
 _BATCHES_TOK = (256, 1024)
@@ -51,6 +53,7 @@ def options(situation: Situation) -> list[Option]:
     found = [Option("engine", build, {"engine": build}) for build in situation.builds]
     if situation.free_threads:
         found += _threads(situation)
+    found += _places(situation.cpu)
     if situation.default.flash_attention is None and situation.kv_type in ("f16", "bf16", "f32"):
         found.append(Option("flash_attention", _("off"), {"flash_attention": False}))
     if situation.repacked:
@@ -71,6 +74,14 @@ def _threads(situation: Situation) -> Iterator[Option]:
         if count < cores:  # generation waits for memory, which fewer threads can keep busy; prompts need all of them
             value = _("{count}, {prompts} for prompts").format(count=count, prompts=cores)
             yield Option("threads", value, {"threads": count, "prompt_threads": cores})
+
+
+def _places(cpu: Cpu) -> Iterator[Option]:
+    """Where threads run. Left to itself the system may put two on one core while another is idle."""
+    if cpu.logical_cores > cpu.physical_cores or cpu.performance_cores < cpu.usable_cores:
+        yield Option("keep_to_cores", _("one for each core"), {"keep_to_cores": True})
+    if cpu.numa_nodes > 1:
+        yield Option("spread_numa", _("threads on all of them"), {"spread_numa": True})
 
 
 def _batches(situation: Situation) -> Iterator[Option]:

@@ -27,7 +27,8 @@ class Tuned:
 
     `threads`: 0 for as many as the engine chooses; `prompt_threads`: 0 for as many as `threads`. `flash_attention`:
     None for wherever it works. `repack`: False where the engine must not keep its own copy of the weights. `batch_tok`:
-    tokens of a prompt computed at once. `engine`: a build other than the one in use; empty for that one.
+    tokens of a prompt computed at once. `keep_to_cores`: no two threads share a physical core; `spread_numa`: they are
+    spread over all NUMA nodes. `engine`: a build other than the one in use; empty for that one.
     """
 
     threads: int = 0
@@ -36,6 +37,8 @@ class Tuned:
     repack: bool = True
     batch_tok: int = BATCH_TOK
     engine: str = ""
+    keep_to_cores: bool = False
+    spread_numa: bool = False
 
     def applied(self, load: LoadRequest) -> LoadRequest:
         """`load` with these settings wherever it leaves them open."""
@@ -45,6 +48,10 @@ class Tuned:
             load = replace(load, flash_attention=self.flash_attention)
         if load.repack is None and not self.repack:
             load = replace(load, repack=False)
+        if self.keep_to_cores:
+            load = replace(load, keep_to_cores=True)
+        if self.spread_numa:
+            load = replace(load, spread_numa=True)
         return replace(load, batch_tok=load.batch_tok or self.batch_tok)
 
 
@@ -183,6 +190,8 @@ def _tuned(row: Mapping[str, Any]) -> Tuned:
         and isinstance(found.batch_tok, int)
         and found.batch_tok in _BATCHES_TOK
         and isinstance(found.engine, str)
+        and isinstance(found.keep_to_cores, bool)
+        and isinstance(found.spread_numa, bool)
     )
     if not sound:
         raise ValueError("settings")

@@ -19,13 +19,15 @@ from typing import Any
 
 import xllamacpp
 
-from bendi.engines import sandbox
+from bendi.engines import sandbox, scheduling
 from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
     config = WorkerConfig(**json.loads(sys.stdin.readline()))
     sandbox.die_with_parent(config.parent_pid)
+    scheduling.run_as_usual()
+    scheduling.keep_to(config.cpus)
     sandbox.limit_memory(config.memory_limit_bytes)
     write_dirs = [os.path.dirname(config.socket_path)] if config.socket_path else []
     state_dirs = [config.state_dir] if config.state_dir else []
@@ -93,6 +95,8 @@ def _parameters(config: WorkerConfig) -> Any:
         params.speculative.ngram_simple.size_n = GUESS_FROM_TOK
         params.speculative.ngram_simple.size_m = GUESSED_TOK
     params.no_extra_bufts = not config.repack
+    if config.spread_numa:
+        params.numa = xllamacpp.ggml_numa_strategy.GGML_NUMA_STRATEGY_DISTRIBUTE
     params.embedding = bool(config.pooling)
     if config.pooling:
         kinds = xllamacpp.llama_pooling_type

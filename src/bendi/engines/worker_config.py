@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 VERBOSITY = 4
 """The lowest at which the engine says how large its buffers are. At 5 it logs questions and answers. Levels: llama.cpp
@@ -22,7 +22,8 @@ class WorkerConfig:
     worker is one. `flash_attention`: None for wherever it works. `prompt_threads`: 0 for as many as `threads`.
     `state_dir`: where the engine may write and read the states of conversations, empty for nowhere. `pooling`: of a
     model that makes vectors (`"mean"`, `"cls"`, `"last"`) or scores (`"rank"`), empty for one that writes text.
-    `mmproj_path`: of its projector, one of `part_paths`; empty for a model that sees no images.
+    `mmproj_path`: of its projector, one of `part_paths`; empty for a model that sees no images. `cpus`: the logical CPUs
+    that its threads may run on, empty for all. `spread_numa`: threads are spread over all NUMA nodes.
 
     Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
     `parent_pid`.
@@ -46,6 +47,8 @@ class WorkerConfig:
     checkpoints: int = 1
     state_dir: str = ""
     speculate: bool = False
+    cpus: list[int] = field(default_factory=list)
+    spread_numa: bool = False
     key: str = ""
     socket_path: str = ""
     parent_pid: int = 0

@@ -9,7 +9,7 @@ models, how fast anything is, or what the facts mean for a model (that is `plann
 Nothing here raises: an absent GPU is an empty tuple, an unknown number None or 0.
 """
 
-from bendi.hardware.detect import detect_cpu, detect_gpus, detect_machine, detect_memory
+from bendi.hardware.detect import detect_core_cpus, detect_cpu, detect_gpus, detect_machine, detect_memory
 from bendi.hardware.machine_file import machine_from_json, parse_machine
 from bendi.hardware.types import Cpu, Disk, Gpu, GpuVendor, Machine, Memory, machine_to_json
 
@@ -20,6 +20,7 @@ __all__ = [
     "GpuVendor",
     "Machine",
     "Memory",
+    "detect_core_cpus",
     "detect_cpu",
     "detect_gpus",
     "detect_machine",

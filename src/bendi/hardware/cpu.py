@@ -124,6 +124,17 @@ def read_cpu(root: Path) -> Cpu:
     )
 
 
+def read_core_cpus(root: Path) -> tuple[int, ...]:
+    """One of the logical CPUs of each physical core that this process may use, the fast cores first; from the /proc and
+    /sys below `root`. Empty where they cannot be told."""
+    allowed = _allowed(root)
+    fast = _fast(root, allowed)
+    first = {}
+    for cpu in sorted(allowed):
+        first.setdefault(_core(root, cpu), cpu)
+    return tuple(sorted(first.values(), key=lambda cpu: (cpu not in fast, cpu)))
+
+
 def _first_values(text: str) -> dict[str, str]:
     values: dict[str, str] = {}
     for line in each_line(text):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bendi.hardware import gpus, macos, nvidia_smi, windows
-from bendi.hardware.cpu import read_cpu
+from bendi.hardware.cpu import read_core_cpus, read_cpu
 from bendi.hardware.disks import read_disk
 from bendi.hardware.memory import read_memory
 from bendi.hardware.types import Cpu, Gpu, Machine, Memory
@@ -41,6 +41,13 @@ def detect_cpu(root: Path = LIVE) -> Cpu:
     if root == LIVE and sys.platform == "win32":
         return windows.read_cpu()
     return read_cpu(root)
+
+
+def detect_core_cpus(root: Path = LIVE) -> tuple[int, ...]:
+    """One logical CPU of each usable physical core, the fast cores first. Empty where threads cannot be kept on some."""
+    if root == LIVE and sys.platform != "linux":
+        return ()
+    return read_core_cpus(root)
 
 
 def detect_memory(root: Path = LIVE) -> Memory:

@@ -222,7 +222,7 @@ async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
     _refuse_while_answering(call, session)
     services.talking.add(session.id)
     try:
-        wish = Wish(session.model)
+        wish = Wish(session.model, session=session.id)
         model = await services.pool.model_of(wish)
         if not any(loaded.path == str(model.path) and loaded.state == "ready" for loaded in services.pool.loaded()):
             yield frame({}, "loading")
@@ -255,7 +255,7 @@ async def _grown(call: Call, session: Session, lease: Lease, error: ContextOverf
     if body.policy is not None or setup.parameters.policy not in (None, "ask"):
         return None
     wanted_tok = -(-error.needed_tok // 256) * 256
-    return await call.services.pool.grow(lease, Wish(session.model), wanted_tok)
+    return await call.services.pool.grow(lease, Wish(session.model, session=session.id), wanted_tok)
 
 
 async def _said(call: Call, session: Session, lease: Lease) -> AsyncGenerator[Said, None]:

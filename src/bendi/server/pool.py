@@ -149,7 +149,7 @@ class ModelPool:
     def _waiter(self, wish: Wish, context_tok: int) -> Waiter:
         loop = asyncio.get_running_loop()
         keep_alive_s = self.limits.keep_alive_s if wish.keep_alive_s is None else wish.keep_alive_s
-        return Waiter(loop.create_future(), context_tok, keep_alive_s, loop.time())
+        return Waiter(loop.create_future(), context_tok, keep_alive_s, loop.time(), wish.session)
 
     async def _entries_of(self, name: str) -> list[Entry]:
         called = [entry for entry in self._models.entries.values() if entry.is_called(name)]

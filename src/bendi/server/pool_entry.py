@@ -20,24 +20,32 @@ _FIRST_GUESS_S = 5.0
 
 @dataclass(eq=False)
 class Waiter:
-    """A request in the queue. `context_tok`: what it needs, 0 for whatever there is."""
+    """A request in the queue. `context_tok`: what it needs, 0 for whatever there is. `session`: as in Wish."""
 
     granted: asyncio.Future[Lease]
     context_tok: int
     keep_alive_s: float
     arrived_s: float
+    session: str = ""
 
 
 @dataclass(eq=False)
 class Hosted:
     """An engine and its slots. `asked_tok`: the context that requests had asked for, 0 for none. `ready_s`: when it had
-    been loaded."""
+    been loaded. `sessions`: of all that was asked of it; None once something was in none."""
 
     engine: Engine
     fit: Fit
     asked_tok: int
     ready_s: float
     busy: int = 0
+    sessions: set[str] | None = field(default_factory=set)
+
+    def remember_session(self, session: str) -> None:
+        if not session:
+            self.sessions = None
+        elif self.sessions is not None:
+            self.sessions.add(session)
 
     @property
     def context_tok(self) -> int:

@@ -53,6 +53,7 @@ def load_request(model: LocalModel, kind: Kind, settings: Settings) -> LoadReque
         reranking=kind == "rerank",
         memory_limit_bytes=settings.worker_memory_bytes,
         mmproj_path=projector_beside(model.path) if kind == "text" else None,
+        state_dir=settings.kept_states_dir if kind == "text" and settings.kept_states_bytes else None,
     )
 
 

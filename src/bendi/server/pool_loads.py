@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from bendi.engines import Engine
 from bendi.errors import OutOfMemory
+from bendi.server.kept_slots import KeptSlots
 from bendi.server.metrics import Metrics, Unloading
 from bendi.server.pool_entry import Entry, Hosted
 from bendi.server.pool_load import LoadStopped, Opening, OpenModel, in_thread, refusal, unloaded
 from bendi.server.pool_room import NoRoom, Planned
 from bendi.settings import Settings
+from bendi.store import LocalModel
 
 MakeRoom = Callable[[Entry], Awaitable[Planned]]
 
@@ -29,6 +32,7 @@ class Loads:
     ) -> None:
         self._settings, self._opener, self._metrics = settings, opener, metrics
         self._make_room, self._settled = make_room, settled
+        self._kept = KeptSlots(settings)
 
     def load(self, entry: Entry) -> None:
         """Begins to. An entry that is loaded is loaded anew, with what its requests need; when there is no room for
@@ -42,7 +46,8 @@ class Loads:
         self._metrics.model_unloaded(entry.model.name, reason)
         entry.cancel_expiry()
         entry.state = "stopping"
-        entry.work = asyncio.get_running_loop().create_task(self._unload(entry))
+        keep = reason in ("idle", "room", "end") and not entry.busy
+        entry.work = asyncio.get_running_loop().create_task(self._unload(entry, keep))
 
     async def _load(self, entry: Entry, opening: Opening) -> None:
         failed: Exception | None = None
@@ -52,7 +57,7 @@ class Loads:
             planned = await self._make_room(entry)
             started_s = loop.time()
             await _close(entry)
-            engine = await in_thread(opening.open, planned.load, entry.model)
+            engine = await in_thread(self._open, opening, planned, entry.model)
             entry.hosted = Hosted(engine, planned.fit, planned.asked_tok, loop.time())
             self._metrics.model_loaded(entry.model.name, loop.time() - started_s)
         except LoadStopped:
@@ -68,8 +73,20 @@ class Loads:
         entry.opening = None
         self._settle(entry)
 
-    async def _unload(self, entry: Entry) -> None:
+    def _open(self, opening: Opening, planned: Planned, model: LocalModel) -> Engine:
+        engine = opening.open(planned.load, model)
         try:
+            self._kept.take_up(engine, model, planned.fit.slots)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    async def _unload(self, entry: Entry, keep: bool) -> None:
+        hosted = entry.hosted
+        try:
+            if keep and hosted:
+                await in_thread(self._kept.put_down, hosted.engine, entry.model, hosted.fit.slots, hosted.sessions)
             await _close(entry)
         finally:
             self._settle(entry)

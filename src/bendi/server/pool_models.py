@@ -100,6 +100,7 @@ class Models:
             return
         entry.cancel_expiry()
         hosted.busy += 1
+        hosted.remember_session(waiter.session)
         entry.keep_alive_s = waiter.keep_alive_s
         load_s = max(hosted.ready_s - waiter.arrived_s, 0.0)
         release = _once(partial(self._release, entry, hosted, now_s))

@@ -24,6 +24,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from bendi.engines import scheduling
 from bendi.errors import ConfigError, DataError
 from bendi.i18n import _
 from bendi.server.app import ALL, WITHOUT_PAGE, create_app
@@ -70,6 +71,7 @@ def serve(settings: Settings, start: Start) -> int:
     keys = KeyRing(settings.keys_file)
     check_place(start.place, keys)
     _allow_many_connections()
+    scheduling.run_promptly()
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in open_sockets(start.place)]
         files = [name.path for text in start.models if isinstance(name := as_name(text), PathName)]
