@@ -97,6 +97,7 @@ class Recorder:
         self._machine_id = machine_id
         self._on_notice = on_notice
         self._lock = threading.Lock()
+        self._counting = threading.Lock()  # of its own: no answer waits for what the last one has to write to the disk
         self._running = 0
         self._begun = 0
         self._record: LoadRecord | None = None
@@ -105,17 +106,19 @@ class Recorder:
         self._told = 0
 
     def begin(self) -> int:
-        with self._lock:
+        with self._counting:
             self._running += 1
             self._begun += 1
             # Negative: it shares the engine from the start.
             return self._begun if self._running == 1 else -self._begun
 
     def end(self, ticket: int, last: Chunk | None) -> None:
-        with self._lock:
+        with self._counting:
             self._running -= 1
-            if last is not None and last.usage is not None:
-                self._keep(last, last.usage, alone=ticket == self._begun)
+            alone = ticket == self._begun
+        if last is not None and last.usage is not None:
+            with self._lock:
+                self._keep(last, last.usage, alone=alone)
 
     def close(self) -> None:
         with self._lock:
