@@ -152,6 +152,8 @@ class LlamaServerEngine:
         return found, int(answer["timings"]["prompt_n"])
 
     def save_state(self, name: str, slot: int = 0) -> StateInfo:
+        self._check_slot(slot)
+
         def write(file_name: str) -> tuple[int, int]:
             answer = _slot_action(self._address, slot, "save", file_name)
             return int(answer["n_saved"]), int(answer["n_written"])
@@ -162,6 +164,8 @@ class LlamaServerEngine:
             self._fail(error)
 
     def restore_state(self, name: str, slot: int = 0) -> StateInfo:
+        self._check_slot(slot)
+
         def read(file_name: str) -> int:
             return int(_slot_action(self._address, slot, "restore", file_name)["n_restored"])
 
@@ -169,6 +173,11 @@ class LlamaServerEngine:
             return self._states.restore(name, read)
         except WorkerGone as error:
             self._fail(error)
+
+    def _check_slot(self, slot: int) -> None:
+        """The server takes any number, and counts on from the first slot after the last."""
+        if not 0 <= slot < self.prepared.setup.parallel:
+            raise ValueError(f"slot {slot} of {self.prepared.setup.parallel}")
 
     def close(self) -> None:
         self._closed = True

@@ -35,8 +35,8 @@ class LoadRequest:
     where it says nothing. `mmproj_path`: the projector of a model that sees images, None for a load that does not.
     `speculate`: tokens are guessed from what followed the same words before, and checked several at a time: the same
     text but for rounding, sooner where an answer repeats much of its prompt; log-probabilities cannot be had then.
-    `keep_to_cores`: threads run on one logical CPU of each physical core only, the fast cores first; `spread_numa`: over
-    all NUMA nodes evenly.
+    `keep_to_cores`: threads run on one logical CPU of each physical core only, the fast cores first; `spread_numa`:
+    over all NUMA nodes evenly.
     """
 
     model_path: Path
@@ -172,9 +172,9 @@ class StatefulEngine(Protocol):
     """Engines loaded with `state_dir`: they can keep what they have computed of a conversation.
 
     `name`: 1 to 100 letters, digits, `_` and `-`. `slot`: which of as many conversations as the engine was loaded for
-    (`parallel`), from 0; the engine puts a request where most of its prompt is already. Both wait for an answer that
-    runs there, and raise StateUnusable, with a `reason` for programs, when it cannot be done or must not be; then
-    nothing is lost but the time to compute it again.
+    (`parallel`), from 0, else ValueError; the engine puts a request where most of its prompt is already. Both wait for
+    an answer that runs there, and raise StateUnusable, with a `reason` for programs, when it cannot be done or must not
+    be; then nothing is lost but the time to compute it again.
     """
 
     def save_state(self, name: str, slot: int = 0) -> StateInfo:

@@ -22,8 +22,8 @@ class WorkerConfig:
     worker is one. `flash_attention`: None for wherever it works. `prompt_threads`: 0 for as many as `threads`.
     `state_dir`: where the engine may write and read the states of conversations, empty for nowhere. `pooling`: of a
     model that makes vectors (`"mean"`, `"cls"`, `"last"`) or scores (`"rank"`), empty for one that writes text.
-    `mmproj_path`: of its projector, one of `part_paths`; empty for a model that sees no images. `cpus`: the logical CPUs
-    that its threads may run on, empty for all. `spread_numa`: threads are spread over all NUMA nodes.
+    `mmproj_path`: of its projector, one of `part_paths`; empty for a model that sees no images. `cpus`: the logical
+    CPUs that its threads may run on, empty for all. `spread_numa`: threads are spread over all NUMA nodes.
 
     Filled in by `process`: `key`; `socket_path`, empty where a free port on 127.0.0.1 is to be taken and reported;
     `parent_pid`.

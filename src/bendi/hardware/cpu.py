@@ -129,7 +129,7 @@ def read_core_cpus(root: Path) -> tuple[int, ...]:
     /sys below `root`. Empty where they cannot be told."""
     allowed = _allowed(root)
     fast = _fast(root, allowed)
-    first = {}
+    first: dict[str, int] = {}
     for cpu in sorted(allowed):
         first.setdefault(_core(root, cpu), cpu)
     return tuple(sorted(first.values(), key=lambda cpu: (cpu not in fast, cpu)))

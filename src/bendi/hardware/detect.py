@@ -44,7 +44,7 @@ def detect_cpu(root: Path = LIVE) -> Cpu:
 
 
 def detect_core_cpus(root: Path = LIVE) -> tuple[int, ...]:
-    """One logical CPU of each usable physical core, the fast cores first. Empty where threads cannot be kept on some."""
+    """One logical CPU of each usable physical core, the fast cores first. Empty where threads cannot be placed."""
     if root == LIVE and sys.platform != "linux":
         return ()
     return read_core_cpus(root)
