@@ -152,7 +152,7 @@ class LlamaServerEngine:
         return found, int(answer["timings"]["prompt_n"])
 
     def save_state(self, name: str, slot: int = 0) -> StateInfo:
-        self._check_slot(slot)
+        _check_slot(slot, self.prepared.setup.parallel)
 
         def write(file_name: str) -> tuple[int, int]:
             answer = _slot_action(self._address, slot, "save", file_name)
@@ -164,7 +164,7 @@ class LlamaServerEngine:
             self._fail(error)
 
     def restore_state(self, name: str, slot: int = 0) -> StateInfo:
-        self._check_slot(slot)
+        _check_slot(slot, self.prepared.setup.parallel)
 
         def read(file_name: str) -> int:
             return int(_slot_action(self._address, slot, "restore", file_name)["n_restored"])
@@ -173,11 +173,6 @@ class LlamaServerEngine:
             return self._states.restore(name, read)
         except WorkerGone as error:
             self._fail(error)
-
-    def _check_slot(self, slot: int) -> None:
-        """The server takes any number, and counts on from the first slot after the last."""
-        if not 0 <= slot < self.prepared.setup.parallel:
-            raise ValueError(f"slot {slot} of {self.prepared.setup.parallel}")
 
     def close(self) -> None:
         self._closed = True
@@ -226,6 +221,12 @@ def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> Con
         needed_tok=needed_tok,
         available_tok=available_tok,
     )
+
+
+def _check_slot(slot: int, slots: int) -> None:
+    """The server takes any number, and counts on from the first slot after the last."""
+    if not 0 <= slot < slots:
+        raise ValueError(f"slot {slot} of {slots}")
 
 
 def _slot_action(address: Address, slot: int, action: str, file_name: str) -> dict[str, Any]:
