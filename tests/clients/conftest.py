@@ -32,6 +32,7 @@ OBEYS = {
     "}": "\n",
     scripted_model.CALL_END: scripted_model.END,
 }
+_BENDI = ROOT / ".venv" / "bin" / "bendi"
 _START_S = 30.0
 _END_S = 20.0
 
@@ -59,17 +60,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(home: Path, models: Path) -> Iterator[str]:
+def serving(home: Path, models: Path, *options: str) -> Iterator[str]:
     """`bendi serve` on a free port, with `home` for everything that it keeps. Yields its URL; ended afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "BENDI_LANG": "en", "BENDI_MODELS": str(models)}
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(ROOT / ".venv" / "bin" / "bendi"), "serve", "--port", str(port)],
-            env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            [str(_BENDI), "serve", "--port", str(port), *options],
+            env=_environment(home) | {"BENDI_MODELS": str(models)},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"
@@ -82,6 +83,17 @@ def serving(home: Path, models: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def new_key(home: Path) -> str:
+    """A key to the server that is run in `home`."""
+    command = [str(_BENDI), "key", "add", "tests"]
+    done = subprocess.run(command, env=_environment(home), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "BENDI_LANG": "en"}
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -107,6 +107,8 @@ def test_responses(client: openai.OpenAI) -> None:
     assert first.status == "completed"
     assert first.output_text
     assert first.usage and first.usage.output_tokens > 0
+    counted = client.responses.input_tokens.count(model="demo", input="What is a KV cache?")
+    assert counted.input_tokens == first.usage.input_tokens
     with client.responses.stream(
         model="demo", input="And what does it cost?", previous_response_id=first.id, max_output_tokens=300
     ) as stream:
