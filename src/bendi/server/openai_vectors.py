@@ -33,11 +33,7 @@ class EmbeddingsBody(BaseModel):
     an error. `dimensions`: only for models that were trained to be shortened."""
 
     model: ModelName
-    input: (
-        Text
-        | Tokens
-        | Annotated[list[Text | Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
-    )
+    input: Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=65536)
 

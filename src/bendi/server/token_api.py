@@ -98,8 +98,9 @@ async def _leased(call: Call, name: str) -> Lease:
     """The model, for whatever it is loaded or mostly used for: its tokens are the same."""
     pool = call.services.pool
     model = await pool.model_of(Wish(name))
-    kind = next((loaded.kind for loaded in pool.loaded() if loaded.path == str(model.path)), None)
-    return await pool.acquire(Wish(name, kind or await asyncio.to_thread(usual_kind, model.path)))
+    loaded = [entry.kind for entry in pool.loaded() if entry.path == str(model.path)]
+    kind = loaded[0] if loaded else await asyncio.to_thread(usual_kind, model.path)
+    return await pool.acquire(Wish(name, kind))
 
 
 def _readable(lease: Lease) -> HasTokens:

@@ -1,7 +1,7 @@
 """A pytest plugin under which llama.cpp's own server tests, unchanged, ask a running `bendi serve`.
 
-`translation` says to bendi what those tests say to llama-server's command line. Which tests bendi does not pass, and why
-it must differ, is in differs.toml: the run fails when another test fails, when one of those passes, or when
+`translation` says to bendi what those tests say to llama-server's command line. Which tests bendi does not pass, and
+why it must differ, is in differs.toml: the run fails when another test fails, when one of those passes, or when
 docs/conformance.md, whose tables are made of both, says something else (`--write-tables` makes them).
 """
 
@@ -25,10 +25,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
 import openai  # noqa: E402
 import wget  # noqa: E402
-
-from conftest import ROOT, new_key, serving  # noqa: E402
 from differences import Differences, Outcomes, brought_up_to_date, tables  # noqa: E402
 from translation import Running, Translator  # noqa: E402
+
+from conftest import ROOT, new_key, serving  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "conformance.md"
 _ORIGINS = [f"http://{host}{port}" for host in ("localhost", "127.0.0.1", "[::1]") for port in ("", ":3000", ":8080")]

@@ -38,7 +38,9 @@ class Differences:
     @classmethod
     def read(cls, path: Path) -> Self:
         groups = tomllib.loads(path.read_text("utf-8"))["differs"]
-        return cls(tuple(Difference(test, " ".join(group["why"].split())) for group in groups for test in group["tests"]))
+        return cls(
+            tuple(Difference(test, " ".join(group["why"].split())) for group in groups for test in group["tests"])
+        )
 
     def reasons(self, ids: Sequence[str]) -> list[str]:
         """Why bendi differs, for each test; empty where it should not. Raises ValueError where two rows say so."""

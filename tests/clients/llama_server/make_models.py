@@ -1,10 +1,11 @@
-"""The models for llama.cpp's tests of its server: `.venv/bin/python make_models.py FOLDER`. They want models that they
-download; the ones made here are what there is of them, or answer as much of a question as those tests check.
+"""The models for llama.cpp's tests of its server: `.venv/bin/python make_models.py FOLDER`.
+
+They download theirs; the ones made here are what there is of them, or answer as much of a question as the tests check.
 
 | file | in place of | what it is |
 |---|---|---|
 | stories260K | the same | the same weights, with the context that they were trained for |
-| stories260K-tools | the same with a template of an agent | the same, with a chat template that shows tools and thinking |
+| stories260K-tools | the same with an agent's template | the same, with a template that shows tools and thinking |
 | stories260K-plain | the same with a template that is none | the same, with that template |
 | minilm | bge-small | all-MiniLM-L6-v2, whose vocabulary is the same |
 | ranker | jina-reranker-v1-tiny | knows which words are of machine learning, and counts them |
@@ -105,6 +106,10 @@ def _ranker_numbers(name: str) -> bytes:
     if name == "cls.output.bias":
         return _floats([-2.0])
     return bytes(4 * _size(name))
+
+
+def _floats(numbers: list[float]) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
 
 
 def _size(name: str) -> int:
