@@ -2,7 +2,7 @@
 
 Those tests start llama-server with one model and options, so that requests need not name the model, nor the `/v1` of a
 path. Here are two servers that run all the time, one of them with keys; what a test has told its own is added to each
-of its requests. Nothing else is changed.
+of its requests. Nothing else of what is asked is changed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import openai
 import requests
+from requests.structures import CaseInsensitiveDict
 
 OPENAI_PATHS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/rerank", "/models")
 """llama-server has them without `/v1`, too."""
@@ -73,7 +74,10 @@ class Translator:
             if method.upper() == "POST" and isinstance(options.get("json"), dict):
                 options["json"] = self.body(options["json"])
             options["headers"] = self.headers(options.get("headers") or {})
-        return _plain_request(session, method, url, **options)
+        response = _plain_request(session, method, url, **options)
+        # They look for names of headers as llama-server writes them; such names have no case (RFC 9110, 5.1).
+        response.headers = CaseInsensitiveDict({name.title(): value for name, value in response.headers.items()})
+        return response
 
     def prepare(self, client: Any, options: Any) -> Any:
         """Before `openai.OpenAI` sends what `options` say."""
