@@ -6,7 +6,9 @@
     │   └── NotFoundError     exit 3   a model, session, persona or file that does not exist
     ├── ModelFileError        exit 4   a file that is not a usable model: corrupt, hostile, unsupported
     ├── StoreError            exit 5   models on disk: space, permission, locked, not ours to delete
+    │   ├── ModelIncomplete   exit 5   the download of a model has not ended
     │   ├── DownloadError     exit 6   the network or the remote side failed; what arrived is kept
+    │   │   └── Offline       exit 6   bendi is set to open no connections
     │   └── HashMismatch      exit 7   the bytes are not the bytes that were promised
     ├── EngineError           exit 8   the engine could not start, or died
     │   ├── EngineUnsupported exit 8   this machine cannot run this engine build
@@ -56,8 +58,16 @@ class StoreError(BendiError):
     exit_code = 5
 
 
+class ModelIncomplete(StoreError):
+    pass
+
+
 class DownloadError(StoreError):
     exit_code = 6
+
+
+class Offline(DownloadError):
+    pass
 
 
 class HashMismatch(StoreError):

@@ -85,10 +85,11 @@ class FakeEngine:
         room_tok = self.info.context_tok - prompt_tok
         limit_tok = room_tok if request.max_tokens is None else min(room_tok, request.max_tokens)
         calls = _tool_calls(request)
-        reasoning = "Let me think." if request.template_options.get("enable_thinking") else ""
+        reasoning = _TOKEN.findall("Let me think.") if request.template_options.get("enable_thinking") else []
         answer = "" if calls else self._answer(request)
         text, stopped_by = _cut_at_stop(answer, request.stop)
-        pieces = [(piece, True) for piece in _TOKEN.findall(reasoning)] + [(t, False) for t in _TOKEN.findall(text)]
+        thought = reasoning[: request.thinking_tok]
+        pieces = [(piece, True) for piece in thought] + [(t, False) for t in _TOKEN.findall(text)]
         sent_tok, ttft_s = 0, None
         finish: FinishReason = "tool_calls" if calls else "stop"
         for piece, is_reasoning in pieces:

@@ -341,6 +341,8 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
         body["verbose"] = True  # the last event then says which of them ended the answer
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
+    if request.thinking_tok is not None:
+        body["reasoning_budget_tokens"] = request.thinking_tok
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(request.logprobs, 1)}
     if request.json_schema is not None:

@@ -10,9 +10,13 @@ from starlette.responses import JSONResponse
 from bendi.errors import (
     BendiError,
     ContextOverflow,
+    DownloadError,
     EngineError,
+    HashMismatch,
     ModelFileError,
+    ModelIncomplete,
     NotFoundError,
+    Offline,
     OutOfMemory,
     RequestRejected,
     StoreError,
@@ -47,6 +51,10 @@ _STATUS: tuple[tuple[type[BendiError], int, str], ...] = (
     (ModelFileError, 422, "model_unusable"),
     (OutOfMemory, 507, "insufficient_memory"),
     (EngineError, 503, "engine_failed"),
+    (ModelIncomplete, 409, "model_incomplete"),
+    (Offline, 403, "offline"),
+    (DownloadError, 502, "download_failed"),
+    (HashMismatch, 502, "download_failed"),
     (StoreError, 507, "store"),
     (BendiError, 500, "internal"),
 )
@@ -54,6 +62,7 @@ _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not
 _ANTHROPIC_TYPES = {
     **_OPENAI_TYPES,
     400: "invalid_request_error",
+    409: "invalid_request_error",
     413: "request_too_large",
     422: "invalid_request_error",
     503: "overloaded_error",

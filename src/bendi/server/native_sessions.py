@@ -63,7 +63,7 @@ from bendi.messages import Cancellation, Chunk
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.bridge import yielded
 from bendi.server.context_policy import refused
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.pool import Lease, Wish
 from bendi.server.sse import event_stream, frame
 
@@ -117,6 +117,13 @@ class SessionRecord(BaseModel):
     updated: str
     settings: dict[str, Any]
     messages: int | list[dict[str, Any]]
+
+
+class SessionFound(SessionRecord):
+    """`role`, `excerpt`: of the message that has the words, where words were searched for."""
+
+    role: str | None = None
+    excerpt: str | None = None
 
 
 class SessionsDeleted(BaseModel):
@@ -371,6 +378,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope="infer",
         dialect="bendi",
         summary="One's sessions, the one used last first; or those with some words.",
+        answer=list[SessionFound],
         query=SessionsQuery,
     ),
     Endpoint(
@@ -404,7 +412,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="bendi",
         summary="A session as Markdown.",
         errors=_MISSING,
-        media_type="text/markdown",
+        media_types=("text/markdown",),
     ),
     Endpoint(
         method="PATCH",
@@ -448,10 +456,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="Asks in a session; the answer comes as events and is stored.",
         body=SessionQuestion,
         stream="sse",
-        errors={
-            400: "The question cannot be sent as it is; `context_needed` says how long the context would have to be.",
-            **_MISSING,
-            **_BUSY,
-        },
+        errors={**MODEL_ERRORS, 404: "There is no such session, or its model is not here any more.", **_BUSY},
     ),
 )

@@ -24,7 +24,7 @@ from bendi.server.model_facts import ModelFacts, facts_of, known_facts, named_mo
 from bendi.server.ndjson import line, line_stream
 from bendi.server.ollama_fields import local_name
 from bendi.server.pool import Wish
-from bendi.server.pulls import PullNews
+from bendi.server.pulls import PULL_ERRORS, PullNews
 from bendi.settings import Settings
 from bendi.store import LocalModel, Store
 from bendi.store.aliases import add_alias, drop_alias
@@ -337,7 +337,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "What a model is.",
         OllamaShowRequest,
         OllamaShow,
-        errors=_MISSING,
+        errors={**_MISSING, 409: "Its download has not ended.", 422: "The file of the model cannot be used."},
     ),
     Endpoint("GET", "/api/ps", _ps, "infer", "ollama", "The models that are loaded.", answer=OllamaPs),
     Endpoint(
@@ -350,7 +350,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=OllamaPullRequest,
         answer=OllamaProgress,
         stream="ndjson",
-        errors={400: "This cannot be pulled by name.", 404: "There is no such model.", 507: "It could not be brought."},
+        errors=PULL_ERRORS,
     ),
     Endpoint(
         method="DELETE",
@@ -360,6 +360,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="ollama",
         summary="Deletes a model that bendi brought, or a name that /api/copy gave.",
         body=OllamaNamed,
+        media_types=(),
         errors={**_MISSING, 409: "It belongs to another program."},
     ),
     Endpoint(
@@ -370,13 +371,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="ollama",
         summary="Gives a model another name. Nothing is copied.",
         body=OllamaCopyRequest,
-        errors=_MISSING,
+        media_types=(),
+        errors={**_MISSING, 409: "Its download has not ended."},
     ),
     Endpoint(
         "GET", "/api/version", _version, "infer", "ollama", "Which API of Ollama is spoken.", answer=OllamaVersion
     ),
     *(
-        Endpoint(method, path, _not_here, "admin", "ollama", "Not offered.", errors={501: "Always."})
+        Endpoint(method, path, _not_here, "admin", "ollama", "Not offered.", status=501, errors={501: "Always."})
         for method, path in (
             ("POST", "/api/create"),
             ("POST", "/api/push"),

@@ -235,6 +235,7 @@ ENDPOINTS = (
         scope="infer",
         dialect="openai",
         summary="Refused: no answer is written in the background.",
+        status=400,
         errors={400: "The answer is not written in the background.", **_GONE},
     ),
     Endpoint(

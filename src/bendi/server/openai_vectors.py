@@ -145,7 +145,6 @@ async def _rerank(call: Call) -> Response:
     return JSONResponse(answer.model_dump(exclude_none=True))
 
 
-_ERRORS = {**MODEL_ERRORS, 422: "The model cannot do this."}
 ENDPOINTS = (
     Endpoint(
         method="POST",
@@ -156,7 +155,7 @@ ENDPOINTS = (
         summary="Vectors of texts.",
         body=EmbeddingsBody,
         answer=EmbeddingsAnswer,
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
     *(
         Endpoint(
@@ -168,7 +167,7 @@ ENDPOINTS = (
             summary="How relevant documents are to a query.",
             body=RerankBody,
             answer=RerankAnswer,
-            errors=_ERRORS,
+            errors=MODEL_ERRORS,
         )
         for path in ("/v1/rerank", "/v2/rerank", "/rerank")
     ),
