@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from bendi.errors import (
     BendiError,
     ContextOverflow,
+    DataError,
     DownloadError,
     EngineError,
     HashMismatch,
@@ -56,6 +57,7 @@ _STATUS: tuple[tuple[type[BendiError], int, str], ...] = (
     (DownloadError, 502, "download_failed"),
     (HashMismatch, 502, "download_failed"),
     (StoreError, 507, "store"),
+    (DataError, 507, "storage"),
     (BendiError, 500, "internal"),
 )
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}

@@ -89,7 +89,7 @@ class SessionChange(BaseModel):
     title: str | None = Field(default=None, max_length=500)
     model: str | None = Field(default=None, min_length=1, max_length=2048)
     persona: str | None = Field(default=None, max_length=64)
-    system: str | None = None
+    system: str | None = Field(default=None, max_length=1_000_000)
     parameters: dict[str, Any] = {}
 
 

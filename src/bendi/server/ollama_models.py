@@ -36,6 +36,8 @@ from bendi.store.upkeep import remove
 API_LEVEL = "0.12.11"
 """The version of Ollama whose API is spoken: clients refuse servers that they take for older ones."""
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+_LONGEST_S = 1e9
+"""Beyond it, dates need not be right, but they must be dates."""
 _NOT_SHOWN = frozenset({"general.name", "tokenizer.chat_template"})
 
 
@@ -192,7 +194,7 @@ async def _ps(call: Call) -> Response:
     now = datetime.now(UTC)
     for item, row in zip(loaded, rows, strict=True):
         del row["modified_at"]
-        expires = _NEVER if item.expires_s is None else now + timedelta(seconds=item.expires_s)
+        expires = _NEVER if item.expires_s is None else now + timedelta(seconds=min(item.expires_s, _LONGEST_S))
         row |= {"size": item.memory_bytes, "size_vram": 0, "expires_at": _iso(expires)}
         row["context_length"] = item.context_tok
     return JSONResponse({"models": rows})
@@ -316,7 +318,7 @@ def parameter_size(count: int) -> str:
 def _modified(path: Path) -> str:
     try:
         return _iso(datetime.fromtimestamp(path.stat().st_mtime, UTC))
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # gone, or a date that there is not
         return _iso(datetime.fromtimestamp(0, UTC))
 
 
