@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -230,9 +231,7 @@ def test_many_clients_that_leave_at_any_time_leave_nothing_behind(endless: None,
                             client.post("/v1/chat/completions", json=asked("endless", "a", stream=False), timeout=0.05)
                         continue
                     with client.stream("POST", "/v1/chat/completions", json=asked("endless", "a")) as answer:
-                        for number_of_piece, _piece in enumerate(pieces(answer)):
-                            if number_of_piece >= after:
-                                break
+                        list(islice(pieces(answer), after))
 
         with ThreadPoolExecutor(6) as clients:
             list(clients.map(come_and_go, range(6)))
