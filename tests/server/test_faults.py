@@ -189,12 +189,12 @@ def check_session(client: httpx.Client, session: str, turns: list[tuple[str, str
 
 
 HEARD_TOK = 300
-AFTER_TOK = 2500
-"""This model writes some 5,000 tokens per second: what it may write in 200 ms, and as much again for a busy machine."""
+AFTER_TOK = 1000
+"""What this model writes in 200 ms, at some 5,000 tokens per second."""
 
 
 def test_the_worker_stops_when_its_client_goes_away(endless: None, settings: Settings) -> None:
-    with LiveServer(replace(settings, serve_slots=1)) as server, Load(server.url, pause_s=0.05) as load:
+    with LiveServer(replace(settings, serve_slots=1)) as server:
         long = {"model": "endless", "options": {"num_ctx": 8192}, "keep_alive": -1}
         assert server.client.post("/api/generate", json=long).status_code == 200
         for _turn in range(5):
@@ -204,8 +204,13 @@ def test_the_worker_stops_when_its_client_goes_away(endless: None, settings: Set
             usage = server.client.post("/v1/completions", json=prompt).json()["usage"]
             computed_tok = usage["prompt_tokens_details"]["cached_tokens"]
             assert heard_tok - 2 <= computed_tok < heard_tok + AFTER_TOK - 2, (heard_tok, computed_tok)
-        load.more()
-        until(lambda: not any(model.busy for model in server.services.pool.loaded() if model.model == "endless"))
+        until(lambda: unused(server, "endless"))
+
+
+def unused(server: LiveServer, name: str) -> bool:
+    """Nobody has a slot of the model, or waits for one."""
+    models = server.client.get("/api/bendi/ps").json()["models"]
+    return not any(model["busy"] or model["waiting"] for model in models if model["model"] == name)
 
 
 def leave_after(server: LiveServer, tokens: int) -> int:
@@ -220,7 +225,7 @@ def leave_after(server: LiveServer, tokens: int) -> int:
 
 
 def test_many_clients_that_leave_at_any_time_leave_nothing_behind(endless: None, settings: Settings) -> None:
-    with LiveServer(replace(settings, serve_slots=2)) as server, Load(server.url) as load:
+    with LiveServer(replace(settings, serve_slots=2, threads=1)) as server, Load(server.url) as load:
 
         def come_and_go(number: int) -> None:
             with httpx.Client(base_url=server.url, timeout=10, trust_env=False) as client:
@@ -236,8 +241,7 @@ def test_many_clients_that_leave_at_any_time_leave_nothing_behind(endless: None,
         with ThreadPoolExecutor(6) as clients:
             list(clients.map(come_and_go, range(6)))
         load.more()
-        pool = server.services.pool
-        until(lambda: not any(model.busy for model in pool.loaded() if model.model == "endless") and not pool.waiting)
+        until(lambda: unused(server, "endless"))
     assert not [thread for thread in threading.enumerate() if thread.name == "bendi answer"]
     assert not [line for line in server.log if line["event"] == "defect"]
 
@@ -353,7 +357,7 @@ def test_a_clock_that_jumps_during_answers(settings: Settings, monkeypatch: pyte
                 later = respond(client, "And in short?", previous_response_id=first["id"])
                 assert later["completed_at"] is None or later["completed_at"] >= later["created_at"]
                 assert client.get(f"/v1/responses/{later['id']}").json() == later
-                expires_s = [model.expires_s for model in server.services.pool.loaded()]
+                expires_s = [model["expires_s"] for model in client.get("/api/bendi/ps").json()["models"]]
                 assert all(0 < left_s <= 3600 for left_s in expires_s if left_s is not None), expires_s
                 assert client.get("/api/ps").status_code == 200
             away_s[0] = -300 * DAY_S
