@@ -13,6 +13,7 @@
     ├── EngineError           exit 8   the engine could not start, or died
     │   ├── EngineUnsupported exit 8   this machine cannot run this engine build
     │   ├── EngineCrashed     exit 8   the worker process ended in the middle
+    │   │   └── LoadRefused   exit 8   the engine looked at the model file and would not load it
     │   ├── OutOfMemory       exit 9   the model does not fit
     │   └── RequestRejected   exit 2   the engine refused the request (bad schema, bad parameter)
     ├── ContextOverflow       exit 10  the prompt does not fit in the context; nothing was cut
@@ -83,6 +84,10 @@ class EngineUnsupported(EngineError):
 
 
 class EngineCrashed(EngineError):
+    pass
+
+
+class LoadRefused(EngineCrashed):
     pass
 
 

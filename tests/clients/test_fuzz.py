@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from servers import HubServer, ModelScopeServer, OllamaRegistryServer
-from tiny import gguf, split_gguf
+from tiny import gguf
 
 import scripted_model
 from conftest import BENDI, ROOT, new_key, serving
@@ -60,7 +60,6 @@ def fuzzed_server(home: Path, *keys: str) -> Iterator[tuple[str, list[str]]]:
     models.mkdir()
     scripted_model.write(models / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
     subprocess.run([PYTHON, "-c", WRITE_RANKER, str(models / "ranks.gguf")], cwd=ROOT / "tests", check=True)
-    (models / "half-00001-of-00002.gguf").write_bytes(split_gguf(2)[0])
     (models / "broken.gguf").write_bytes(b"GGUF" + bytes(range(256)))
     with sources() as settings:
         made = [new_key(home, f"for-{scope}", scope) for scope in keys]

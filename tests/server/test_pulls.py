@@ -60,6 +60,9 @@ def test_a_model_is_pulled_listed_asked_and_deleted(pulling: LiveServer) -> None
     (model,) = [model for model in pulling.client.get("/api/tags").json()["models"] if model["name"] == NAME]
     assert len(model["digest"]) == 64
     assert pulling.client.post("/api/show", json={"model": NAME}).json()["details"]["family"] == "llama"
+    # Its weights are no weights. Trying again would not help, so it is no 503.
+    refused = pulling.client.post("/api/embed", json={"model": NAME, "input": "rain"})
+    assert refused.status_code == 422 and "model loading error" in refused.json()["error"]
     assert pulling.client.request("DELETE", "/api/delete", json={"model": NAME}).status_code == 200
     assert files(pulling) == []
     assert pulling.client.post("/api/pull", json={"model": NAME, "stream": False}).json() == {"status": "success"}

@@ -16,9 +16,9 @@ from typing import Any
 
 import schemathesis
 
-MODELS = ("demo", "demo", "demo", "ranks", "tools", "half", "broken", "")
-"""By which a generated name is replaced; empty: it stays."""
 ONE, OTHER = "hf:org/One-GGUF:Q4_K_M", "hf:org/Other-GGUF:Q4_K_M"
+MODELS = ("demo", "demo", "demo", "ranks", "tools", "broken", ONE, "")
+"""By which a generated name is replaced; empty: it stays."""
 BROUGHT = {
     "/api/pull": (ONE, OTHER, "demo", ""),
     "/api/bendi/pull": (OTHER, ONE, "demo", ""),
