@@ -366,7 +366,8 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
         raise ApiError(400, message, code="invalid_request", param="parameters") from error
 
 
-_MISSING = {404: "There is no such session, or it belongs to somebody else."}
+_UNSTORED = {507: "What is stored cannot be read or written: the disk may be full."}
+_MISSING = {404: "There is no such session, or it belongs to somebody else.", **_UNSTORED}
 _BUSY = {409: "An answer is being written in it."}
 _AT = "/api/bendi/sessions"
 
@@ -380,6 +381,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="One's sessions, the one used last first; or those with some words.",
         answer=list[SessionFound],
         query=SessionsQuery,
+        errors=_UNSTORED,
     ),
     Endpoint(
         method="POST",
@@ -391,7 +393,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=SessionChange,
         answer=SessionRecord,
         status=201,
-        errors={404: "There is no such persona."},
+        errors={404: "There is no such persona.", **_UNSTORED},
     ),
     Endpoint(
         method="GET",

@@ -183,7 +183,10 @@ async def _known(work: Callable[[str, str], T], owner: str, answer_id: str) -> T
         raise ApiError(404, f"{error.message} {error.hint}", code="response_not_found") from error
 
 
-_GONE = {404: "There is no such answer, or it is somebody else's."}
+_GONE = {
+    404: "There is no such answer, or it is somebody else's.",
+    507: "What is stored cannot be read or written: the disk may be full.",
+}
 ENDPOINTS = (
     Endpoint(
         method="POST",
