@@ -6,11 +6,14 @@
     │   └── NotFoundError     exit 3   a model, session, persona or file that does not exist
     ├── ModelFileError        exit 4   a file that is not a usable model: corrupt, hostile, unsupported
     ├── StoreError            exit 5   models on disk: space, permission, locked, not ours to delete
+    │   ├── ModelIncomplete   exit 5   the download of a model has not ended
     │   ├── DownloadError     exit 6   the network or the remote side failed; what arrived is kept
+    │   │   └── Offline       exit 6   bendi is set to open no connections
     │   └── HashMismatch      exit 7   the bytes are not the bytes that were promised
     ├── EngineError           exit 8   the engine could not start, or died
     │   ├── EngineUnsupported exit 8   this machine cannot run this engine build
     │   ├── EngineCrashed     exit 8   the worker process ended in the middle
+    │   │   └── LoadRefused   exit 8   the engine looked at the model file and would not load it
     │   ├── OutOfMemory       exit 9   the model does not fit
     │   └── RequestRejected   exit 2   the engine refused the request (bad schema, bad parameter)
     ├── ContextOverflow       exit 10  the prompt does not fit in the context; nothing was cut
@@ -56,8 +59,16 @@ class StoreError(BendiError):
     exit_code = 5
 
 
+class ModelIncomplete(StoreError):
+    pass
+
+
 class DownloadError(StoreError):
     exit_code = 6
+
+
+class Offline(DownloadError):
+    pass
 
 
 class HashMismatch(StoreError):
@@ -73,6 +84,10 @@ class EngineUnsupported(EngineError):
 
 
 class EngineCrashed(EngineError):
+    pass
+
+
+class LoadRefused(EngineCrashed):
     pass
 
 

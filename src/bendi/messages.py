@@ -56,8 +56,10 @@ class GenerateRequest:
     `json_schema`: constrains the answer to that schema. `tools`: OpenAI function descriptions.
     `logprobs`: how many alternatives to tell of each token, 0 for the chosen token only; None for no log-probabilities.
     `logit_bias`: by token number, added to its logit before sampling; -100 or less forbids a token.
-    `template_options`: passed to the chat template (`enable_thinking` and the like). `parallel_tool_calls`: whether one
-    answer may call several tools; None leaves it to the model.
+    `template_options`: passed to the chat template (`enable_thinking` and the like). `thinking_tok`: after so many
+    tokens the engine ends the thinking, where the model marks it, and the answer begins; None for no limit but
+    `max_tokens`. `parallel_tool_calls`: whether one answer may call several tools; None leaves it to the
+    model.
     """
 
     messages: tuple[Message, ...] = ()
@@ -73,6 +75,7 @@ class GenerateRequest:
     logprobs: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     parallel_tool_calls: bool | None = None
+    thinking_tok: int | None = None
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,16 @@ def test_ids_are_found_by_prefix(store: SessionStore) -> None:
         store.get(sessions[3].id[:8])
 
 
+def test_what_was_only_begun_is_not_kept_for_ever(store: SessionStore) -> None:
+    old, of_ann = store.create("demo"), store.create("demo", owner="ann")
+    begun = [store.create("demo") for _number in range(64)]
+    with pytest.raises(NotFoundError):
+        store.get(old.id)
+    assert store.get(of_ann.id) == of_ann and all(store.get(session.id) == session for session in begun)
+    store.append(begun[0].id, Message("user", "hi"))
+    assert store.get(begun[0].id).title == "hi"
+
+
 def test_an_ambiguous_prefix_names_the_candidates(store: SessionStore) -> None:
     rows = [{"id": f"samestart{end}", "title": "", "model": "", "persona": "", "settings": "{}"} for end in "ab"]
     times = {"created_s": 1.0, "updated_s": 1.0}
@@ -105,6 +115,16 @@ def test_recent_is_in_order_of_use(store: SessionStore) -> None:
     assert [session.id for session in store.recent()] == [second.id, first.id]
     store.append(first.id, Message("user", "again"))
     assert [session.id for session in store.recent(1)] == [first.id]
+
+
+def test_recent_is_in_order_of_use_also_when_the_clock_was_set(store: SessionStore) -> None:
+    ahead, after = store.create("demo"), store.create("demo")
+    store.append(ahead.id, Message("user", "hi"))
+    row = {**vars(store.get(ahead.id)), "settings": "{}", "updated_s": 9e9}
+    row.pop("messages")
+    store._database.write(lambda _connection: Change(rows=(("sessions", row),)))
+    store.append(after.id, Message("user", "hi"))
+    assert [session.id for session in store.recent()] == [after.id, ahead.id]
 
 
 def test_superseded_messages_stay_but_are_not_in_force(store: SessionStore) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ OBEYS = {
     "}": "\n",
     scripted_model.CALL_END: scripted_model.END,
 }
+BENDI = ROOT / ".venv" / "bin" / "bendi"
 _START_S = 30.0
 _END_S = 20.0
 
@@ -59,17 +60,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @contextmanager
-def serving(home: Path, models: Path) -> Iterator[str]:
-    """`bendi serve` on a free port, with `home` for everything that it keeps. Yields its URL; ended afterwards."""
+def serving(home: Path, models: Path, *options: str, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """`bendi serve` on a free port, with `home` for everything that it keeps. Yields its URL; ended afterwards.
+    `settings`: as environment variables."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "BENDI_LANG": "en", "BENDI_MODELS": str(models)}
     log = home / "serve.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(ROOT / ".venv" / "bin" / "bendi"), "serve", "--port", str(port)],
-            env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            [str(BENDI), "serve", "--port", str(port), *options],
+            env=_environment(home) | {"BENDI_MODELS": str(models), **(settings or {})},
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output,
         )  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}"
@@ -82,6 +84,17 @@ def serving(home: Path, models: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def new_key(home: Path, name: str = "tests", scope: str = "infer") -> str:
+    """A key to the server that is run in `home`."""
+    command = [str(BENDI), "key", "add", name, "--scope", scope]
+    done = subprocess.run(command, env=_environment(home), capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "BENDI_LANG": "en"}
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

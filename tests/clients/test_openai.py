@@ -89,7 +89,9 @@ def test_tools(client: openai.OpenAI) -> None:
     assert len(deltas) > 1
     assert final and final[0].function.arguments == call.function.arguments
     turns = [*QUESTION, parsed.choices[0].message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "42"}]
-    assert client.chat.completions.create(model="tools", messages=turns, tools=[TOOL], tool_choice="none").choices
+    assert client.chat.completions.create(
+        model="tools", messages=turns, tools=[TOOL], tool_choice="none", max_tokens=20
+    ).choices
 
 
 def test_texts(client: openai.OpenAI) -> None:
@@ -107,6 +109,8 @@ def test_responses(client: openai.OpenAI) -> None:
     assert first.status == "completed"
     assert first.output_text
     assert first.usage and first.usage.output_tokens > 0
+    counted = client.responses.input_tokens.count(model="demo", input="What is a KV cache?")
+    assert counted.input_tokens == first.usage.input_tokens
     with client.responses.stream(
         model="demo", input="And what does it cost?", previous_response_id=first.id, max_output_tokens=300
     ) as stream:
@@ -128,7 +132,8 @@ def test_responses_parsed_and_with_tools(client: openai.OpenAI) -> None:
     parsed = client.responses.parse(model="demo", input="Hi", text_format=Thing, max_output_tokens=120, temperature=0)
     assert isinstance(parsed.output_parsed, Thing)
     tool: Any = {"type": "function", "strict": True, **{k: TOOL["function"][k] for k in ("name", "parameters")}}
-    with client.responses.stream(model="tools", input="Hi", tools=[tool], tool_choice="required") as stream:
+    kwargs: Any = {"model": "tools", "tools": [tool], "tool_choice": "required", "temperature": 0}
+    with client.responses.stream(input="Hi", **kwargs) as stream:
         deltas = [event for event in stream if event.type == "response.function_call_arguments.delta"]
         (call,) = stream.get_final_response().output
     assert call.type == "function_call"

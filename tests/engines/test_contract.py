@@ -381,6 +381,21 @@ def test_reasoning_is_kept_apart(name: str, thinking_model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ENGINES)
+def test_thinking_ends_where_the_request_says(name: str, thinking_model: Path) -> None:
+    with closing(opener(name)(LoadRequest(model_path=thinking_model, context_tok=CONTEXT_TOK), None)) as engine:
+        request = GenerateRequest(
+            messages=QUESTION, max_tokens=48, sampling=GREEDY, template_options={"enable_thinking": True}
+        )
+        thoughts = [chunk.reasoning for chunk in engine.generate(request) if chunk.reasoning]
+        assert len(thoughts) > 2
+        chunks = list(engine.generate(replace(request, thinking_tok=2)))
+        short = [chunk.reasoning for chunk in chunks if chunk.reasoning]
+        # The line break that a template puts behind the beginning may count, too.
+        assert short in (thoughts[:1], thoughts[:2])
+        assert "".join(chunk.text for chunk in chunks).strip()
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_closed_engine_says_so(name: str, demo_model: Path) -> None:
     engine = opener(name)(LoadRequest(model_path=demo_model, context_tok=256), None)
     engine.close()

@@ -17,6 +17,7 @@ from measurements import BUILD, LOAD, MACHINE, WRITER, answer
 
 from bendi.measured import MeasuredStore
 from bendi.measured import database as database_module
+from small_disk import mounted
 
 NAME = "measured.sqlite3"
 HERE = str(Path(__file__).parent)
@@ -197,19 +198,11 @@ def test_a_full_disk_ends_the_recording_only(tmp_path: Path, limit_bytes: int) -
 
 
 def test_a_small_disk(tmp_path: Path) -> None:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    try:
-        with contextlib.closing(MeasuredStore(folder / NAME)) as store:
-            load_id = store.add_load(LOAD)
-            kept = sum(store.add_answer(answer(load_id)) > 0 for _ in range(3000))
-            assert kept < 3000
-            assert len(store.notices) == 1
-    finally:
-        subprocess.run(["umount", folder], check=True)
+    with mounted(tmp_path / "disk", "96k") as folder, contextlib.closing(MeasuredStore(folder / NAME)) as store:
+        load_id = store.add_load(LOAD)
+        kept = sum(store.add_answer(answer(load_id)) > 0 for _ in range(3000))
+        assert kept < 3000
+        assert len(store.notices) == 1
 
 
 READ_ONLY = """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from live import LiveServer
+from serve_process import Process
 
 import scripted_model
 from bendi.settings import Settings, load_settings
@@ -22,6 +23,28 @@ def server(settings: Settings) -> Iterator[LiveServer]:
     """A server with all endpoints and no keys."""
     with LiveServer(settings) as live:
         yield live
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Starts `bendi serve` with these arguments; it is ended with the test."""
+    started: list[Process] = []
+
+    def begin(*arguments: str) -> Process:
+        started.append(Process(*arguments))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.close()
+
+
+@pytest.fixture
+def endless(settings: Settings) -> None:
+    """Among the models is one whose answers never end."""
+    folder = settings.models_dirs[0]
+    folder.mkdir(parents=True)
+    scripted_model.write(folder / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
 
 
 @pytest.fixture(scope="session")

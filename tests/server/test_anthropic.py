@@ -144,6 +144,10 @@ def test_thinking_is_a_block_of_its_own(settings: Settings, thinking_model: Path
         start = next(event for event in events(server, asked) if event["type"] == "content_block_start")
         assert start["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
         assert {block["type"] for block in whole(server, body)["content"]} == {"text"}
+        # The budget ends the thinking, and the answer follows within the same max_tokens.
+        short = whole(server, {**body, "thinking": {"type": "enabled", "budget_tokens": 2}})["content"]
+        assert [block["type"] for block in short] == ["thinking", "text"]
+        assert len(short[0]["thinking"].split()) <= 2 and short[1]["text"].strip()
 
 
 def test_an_answer_by_a_schema(server: LiveServer) -> None:

@@ -175,6 +175,8 @@ def test_machine_plan_fit_and_models(server: LiveServer) -> None:
     (demo,) = server.client.get("/api/bendi/models").json()
     assert (demo["name"], demo["origin"], demo["loaded"]) == ("demo", "demo", False)
     assert any(row["name"] == "qwen3:8b" for row in server.client.get("/api/bendi/models/catalogue").json())
+    # A path of its own is no name of a model.
+    assert server.client.delete("/api/bendi/models/catalogue").headers["allow"] == "GET, HEAD, OPTIONS"
     for query in ({"use": "magic"}, {"max_bytes": "-1"}, {"language": "../"}):
         assert server.client.get("/api/bendi/fit", params=query).status_code == 400
 

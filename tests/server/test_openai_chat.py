@@ -56,7 +56,7 @@ def test_a_whole_answer(talking: LiveServer) -> None:
     assert got["object"] == "chat.completion"
     assert got["id"].startswith("chatcmpl-")
     assert got["model"] == "demo"
-    assert got["system_fingerprint"].startswith("xllamacpp")
+    assert got["system_fingerprint"].startswith("bendi-") and "-xllamacpp-" in got["system_fingerprint"]
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"]
     assert choice["finish_reason"] == "length"

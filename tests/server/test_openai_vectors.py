@@ -88,6 +88,12 @@ def test_tokens_instead_of_text(server: LiveServer) -> None:
     assert "invalid tokens" in refused(server, "/v1/embeddings", {"model": "encoder", "input": [10**6]})["message"]
 
 
+def test_tokens_beside_texts(server: LiveServer) -> None:
+    mixed = vectors(embed(server, ["rain", [2, 90, 3]]))
+    assert mixed[0] == pytest.approx(vectors(embed(server, "rain"))[0], abs=1e-6)
+    assert mixed[1] == pytest.approx(vectors(embed(server, [2, 90, 3]))[0], abs=1e-6)
+
+
 def test_base64_has_the_same_numbers(server: LiveServer) -> None:
     (plain,) = vectors(embed(server, "rain"))
     (encoded,) = vectors(embed(server, "rain", encoding_format="base64"))

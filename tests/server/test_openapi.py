@@ -37,11 +37,27 @@ def test_it_says_what_needs_a_key_and_how_errors_look(document: dict[str, Any]) 
         operation = document["paths"][re.sub(r":\w+\}", "}", endpoint.path)][endpoint.method.lower()]
         assert operation["security"] == ([] if endpoint.scope == "public" else [{"bearer": []}, {"apiKey": []}])
         assert ("401" in operation["responses"]) == (endpoint.scope != "public")
-        content = operation["responses"][str(endpoint.status)]["content"]
-        assert ("text/event-stream" in content) == (
-            endpoint.stream == "sse" or endpoint.media_type == "text/event-stream"
-        )
+        content = operation["responses"][str(endpoint.status)].get("content", {})
+        assert ("text/event-stream" in content) == (endpoint.stream == "sse")
+        assert ("application/x-ndjson" in content) == (endpoint.stream == "ndjson")
         assert ("requestBody" in operation) == (endpoint.body is not None)
+
+
+def test_every_status_stands_in_it_by_its_number(document: dict[str, Any]) -> None:
+    for endpoint in ALL:
+        operation = document["paths"][re.sub(r":\w+\}", "}", endpoint.path)][endpoint.method.lower()]
+        statuses = {endpoint.status, *endpoint.errors, *endpoint.also, 400, 403, 413, 414, 415, 431, 500}
+        assert statuses <= {int(status) for status in operation["responses"]}
+
+
+def test_what_stands_in_an_address_is_never_null(document: dict[str, Any]) -> None:
+    fit = {field["name"]: field["schema"] for field in document["paths"]["/api/bendi/fit"]["get"]["parameters"]}
+    assert fit["thinking"] == {"type": "boolean", "title": "Thinking"}
+    assert fit["kind"]["enum"] == ["dense", "moe"] and "default" not in fit["kind"]
+    for item in document["paths"].values():
+        for operation in item.values():
+            assert ": null" not in json.dumps(operation.get("parameters", []))
+            assert '"null"' not in json.dumps(operation.get("parameters", []))
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

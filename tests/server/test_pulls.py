@@ -60,6 +60,9 @@ def test_a_model_is_pulled_listed_asked_and_deleted(pulling: LiveServer) -> None
     (model,) = [model for model in pulling.client.get("/api/tags").json()["models"] if model["name"] == NAME]
     assert len(model["digest"]) == 64
     assert pulling.client.post("/api/show", json={"model": NAME}).json()["details"]["family"] == "llama"
+    # Its weights are no weights. Trying again would not help, so it is no 503.
+    refused = pulling.client.post("/api/embed", json={"model": NAME, "input": "rain"})
+    assert refused.status_code == 422 and "model loading error" in refused.json()["error"]
     assert pulling.client.request("DELETE", "/api/delete", json={"model": NAME}).status_code == 200
     assert files(pulling) == []
     assert pulling.client.post("/api/pull", json={"model": NAME, "stream": False}).json() == {"status": "success"}
@@ -88,6 +91,10 @@ def test_it_stops_when_nobody_watches_and_goes_on_where_it_stopped(pulling: Live
     watching.close()  # type: ignore[attr-defined]
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "bendi-pull"])
     assert any(name.endswith(".part") for name in files(pulling))
+    body = {"model": NAME, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+    for path in ("/v1/chat/completions", "/api/chat", "/v1/messages"):
+        early = pulling.client.post(path, json=body)
+        assert early.status_code == 409 and "not complete" in early.text, path
     cdn.faults.clear()
     said = list(lines(pulling, {"model": NAME}))
     assert said[-1] == {"status": "success"}
@@ -112,4 +119,10 @@ def test_two_clients_share_one_download(pulling: LiveServer, cdn: FileServer) ->
 def test_offline_means_offline(settings: Settings) -> None:
     with LiveServer(replace(settings, offline=True)) as server:
         answer = server.client.post("/api/pull", json={"model": NAME, "stream": False})
-        assert answer.status_code >= 400 and "offline" in answer.json()["error"].lower()
+        assert answer.status_code == 403 and "offline" in answer.json()["error"].lower()
+
+
+def test_a_source_that_cannot_be_used_is_no_fault_of_ours(pulling: LiveServer, cdn: FileServer) -> None:
+    cdn.faults.append(Fault(times=-1, status=403))
+    answer = pulling.client.post("/api/pull", json={"model": NAME, "stream": False})
+    assert answer.status_code == 502 and answer.json()["error"]

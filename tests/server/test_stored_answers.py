@@ -8,14 +8,14 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bendi.errors import DataError, NotFoundError
-from bendi.server.stored_answers import Bounds, StoredAnswer, StoredAnswers
+from bendi.server.stored_answers import MIGRATIONS, Bounds, StoredAnswer, StoredAnswers
+from bendi.server.wall_clock import WallClock
 
 
 def made(name: str, previous: str = "", text: str = "words") -> StoredAnswer:
@@ -66,7 +66,7 @@ def test_deleted_text_is_not_in_the_files_any_more(stored: StoredAnswers, path: 
         assert b"a secret that must go" not in file.read_bytes()
 
 
-def test_bounds_of_number_size_and_age(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_of_number_and_size(path: Path) -> None:
     few = StoredAnswers(path, Bounds(count=2))
     for name in ("a", "b"):
         few.put("", made(name))
@@ -82,20 +82,95 @@ def test_bounds_of_number_size_and_age(path: Path, monkeypatch: pytest.MonkeyPat
         small.get("", "a")
     assert small.get("", "big")
     small.close()
-    young = StoredAnswers(path, Bounds(age_s=0.05))
-    time.sleep(0.1)
-    young.put("", made("new"))
-    with pytest.raises(NotFoundError):
-        young.get("", "big")
-    young.close()
 
 
-def test_a_clock_that_is_set_loses_nothing(stored: StoredAnswers, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored.put("", made("a"))
-    future_s = time.time() + 400 * 24 * 3600
-    monkeypatch.setattr(time, "time", lambda: future_s)
-    stored.put("", made("b"))
-    assert stored.get("", "a")
+class Clock:
+    """The two clocks of a machine. Both go on when time passes; one of them can be set."""
+
+    def __init__(self) -> None:
+        self.day_s, self.steady_s = 1.8e9, 5000.0
+
+    def wall(self) -> WallClock:
+        return WallClock(lambda: self.day_s, lambda: self.steady_s)
+
+    def passes(self, seconds: float) -> None:
+        self.day_s += seconds
+        self.steady_s += seconds
+
+
+DAY_S = 24 * 3600.0
+
+
+def gone(answers: StoredAnswers, name: str) -> bool:
+    try:
+        answers.get("", name)
+    except NotFoundError:
+        return True
+    return False
+
+
+def test_what_is_old_goes(path: Path) -> None:
+    clock = Clock()
+    answers = StoredAnswers(path, Bounds(age_s=30 * DAY_S), clock.wall())
+    answers.put("", made("old"))
+    answers.put("", made("used"))
+    clock.passes(20 * DAY_S)
+    answers.chain("", "used")
+    clock.passes(11 * DAY_S)
+    answers.put("", made("new"))
+    assert gone(answers, "old") and not gone(answers, "used")
+    answers.close()
+
+
+@pytest.mark.parametrize("days", [400.0, -400.0, 31.0, -1.0])
+def test_a_clock_that_is_set_loses_nothing(path: Path, days: float) -> None:
+    clock = Clock()
+    answers = StoredAnswers(path, Bounds(count=4, age_s=30 * DAY_S), clock.wall())
+    clock.passes(DAY_S)
+    for name in ("a", "b", "c"):
+        answers.put("", made(name))
+    clock.day_s += days * DAY_S
+    clock.passes(60.0)
+    answers.put("", made("d"))  # while it is wrong
+    clock.day_s -= days * DAY_S
+    clock.passes(2 * 3600.0)
+    answers.chain("", "b")
+    assert not any(gone(answers, name) for name in "abcd")
+    answers.put("", made("e"))  # there is room for four: the one that was used first goes, and no other
+    assert [name for name in "abcde" if gone(answers, name)] == ["a"]
+    answers.close()
+
+
+def test_a_server_that_starts_with_a_wrong_clock_loses_nothing(path: Path) -> None:
+    clock = Clock()
+    before = StoredAnswers(path, Bounds(age_s=30 * DAY_S), clock.wall())
+    before.put("", made("a"))
+    before.close()
+    clock.day_s += 400 * DAY_S
+    after = StoredAnswers(path, Bounds(age_s=30 * DAY_S), clock.wall())
+    after.put("", made("b"))
+    clock.passes(600.0)
+    clock.day_s -= 400 * DAY_S
+    clock.passes(7200.0)
+    after.put("", made("c"))
+    assert not gone(after, "a") and not gone(after, "b")
+    after.close()
+
+
+def test_answers_of_an_earlier_version_are_kept_and_go_first(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    connection = sqlite3.connect(path)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    rows = [("", name, "", "[]", "{}", 4, used_s) for name, used_s in (("second", 2.0), ("first", 1.0))]
+    connection.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    answers = StoredAnswers(path, Bounds(count=2))
+    answers.put("", made("third"))
+    assert gone(answers, "first") and not gone(answers, "second")
+    answers.close()
 
 
 def test_a_file_of_a_later_version_or_a_damaged_one_is_left_alone(stored: StoredAnswers, path: Path) -> None:

@@ -23,6 +23,7 @@ from bendi.store.install import place
 from bendi.store.journal import journal_path, part_path, read_journal, total_bytes
 from bendi.store.remote import RemoteFile
 from bendi.store.transport import Transport, certificates
+from small_disk import mounted
 
 REPO = "org/Tiny-GGUF"
 NAME = f"hf:{REPO}:Q4_K_M"
@@ -575,17 +576,8 @@ def test_an_endless_redirect_ends(hub: HubServer, puller: Puller) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of one MiB."""
-    folder = tmp_path / "小 disk"
-    folder.mkdir()
-    if os.name == "nt" or os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "小 disk", "1m") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_space_is_checked_before_anything_is_downloaded(

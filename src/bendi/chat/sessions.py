@@ -33,6 +33,8 @@ _ID_CHARS = 12  # 60 bits: nobody guesses an id
 _SHORTEST_PREFIX = 3
 _TITLE_CHARS = 60
 _TRIGRAM = 3
+_MOST_DRAFTS = 64
+"""Of one owner: what was begun and never said anything is not kept for ever."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,16 @@ class SessionStore:
     def create(
         self, model: str, *, persona: str = "", settings: Mapping[str, Any] | None = None, owner: str = ""
     ) -> Session:
-        """A new session. It is on disk from its first message on: one without any is not worth keeping."""
+        """A new session. It is on disk from its first message on: one without any is not worth keeping, and forgotten
+        when too many others were begun after it."""
         now_s = time.time()
         session_id = "".join(secrets.choice(_ID_ALPHABET) for _number in range(_ID_CHARS))
         session = Session(
             session_id, "", _clean(model), _clean(persona), dict(settings or {}), now_s, now_s, owner=_clean(owner)
         )
+        own = [draft.id for draft in list(self._drafts.values()) if draft.owner == session.owner]
+        for forgotten in own[: max(len(own) + 1 - _MOST_DRAFTS, 0)]:
+            self._drafts.pop(forgotten, None)
         self._drafts[session_id] = session
         return session
 
@@ -136,9 +142,9 @@ class SessionStore:
         return _session(rows[0])
 
     def recent(self, limit: int | None = None, *, owner: str | None = None) -> list[Session]:
-        """Sessions, the one used last first. `owner`: only theirs; None: everybody's."""
+        """Sessions, the one with the newest message first, whatever the clock says. `owner`: only theirs; None: all."""
         rows = self._database.read(
-            f"{_SESSIONS} WHERE {_OWNED} GROUP BY s.id ORDER BY s.updated_s DESC, s.rowid DESC LIMIT ?",
+            f"{_SESSIONS} WHERE {_OWNED} GROUP BY s.id ORDER BY {_BY_USE} LIMIT ?",
             (owner, owner, -1 if limit is None else limit),
         )
         return [_session(row) for row in rows]
@@ -167,7 +173,7 @@ class SessionStore:
         hits = [Hit(self.get(row["session"]), row["role"], _excerpt(row["content"], words)) for row in rows]
         titles = " AND ".join(["s.title LIKE ? ESCAPE '\\'"] * len(words))
         rows = self._database.read(
-            f"{_SESSIONS} WHERE {titles} AND {_OWNED} GROUP BY s.id ORDER BY s.updated_s DESC LIMIT ?",
+            f"{_SESSIONS} WHERE {titles} AND {_OWNED} GROUP BY s.id ORDER BY {_BY_USE} LIMIT ?",
             [*(_pattern(word) for word in words), owner, owner, limit],
         )
         found = {hit.session.id for hit in hits}
@@ -272,6 +278,7 @@ class SessionStore:
 
 
 _OWNED = "(? IS NULL OR s.owner = ?)"
+_BY_USE = "(SELECT max(id) FROM messages WHERE session = s.id) DESC, s.updated_s DESC, s.rowid DESC"
 _SESSIONS = (
     "SELECT s.*, count(m.id) AS messages FROM sessions s"
     " LEFT JOIN messages m ON m.session = s.id AND m.superseded = 0 AND m.kind = 'turn'"

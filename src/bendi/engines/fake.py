@@ -20,6 +20,7 @@ from typing import Any
 
 from bendi.engines.llama_http import FORBIDDEN_BIAS, check_images, overflow
 from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Ranking
+from bendi.engines.tokens import check_known
 from bendi.engines.vectors import input_too_long
 from bendi.errors import EngineCrashed, RequestRejected
 from bendi.i18n import _
@@ -50,9 +51,10 @@ def open_engine(load: LoadRequest, on_progress: Callable[[float], None] | None =
 
 
 class FakeEngine:
-    """Engine, Tokenizer, Embedder and Reranker. `delay_s` is spent before every token, so that cancelling can be tried.
+    """Engine, Tokenizer, HasTokens, Embedder and Reranker.
 
-    `script`: answers given one after another instead of repeating the question.
+    `delay_s` is spent before every token, so that cancelling can be tried. `script`: answers given one after another
+    instead of repeating the question.
     """
 
     def __init__(self, load: LoadRequest, *, delay_s: float = 0.0, script: Sequence[str] = ()) -> None:
@@ -67,7 +69,7 @@ class FakeEngine:
         self._delay_s = delay_s
         self._script = list(script)
         self._closed = False
-        self._vocabulary: dict[str, int] = {}
+        self.tokens = _Tokens()
 
     @property
     def info(self) -> EngineInfo:
@@ -83,10 +85,11 @@ class FakeEngine:
         room_tok = self.info.context_tok - prompt_tok
         limit_tok = room_tok if request.max_tokens is None else min(room_tok, request.max_tokens)
         calls = _tool_calls(request)
-        reasoning = "Let me think." if request.template_options.get("enable_thinking") else ""
+        reasoning = _TOKEN.findall("Let me think.") if request.template_options.get("enable_thinking") else []
         answer = "" if calls else self._answer(request)
         text, stopped_by = _cut_at_stop(answer, request.stop)
-        pieces = [(piece, True) for piece in _TOKEN.findall(reasoning)] + [(t, False) for t in _TOKEN.findall(text)]
+        thought = reasoning[: request.thinking_tok]
+        pieces = [(piece, True) for piece in thought] + [(t, False) for t in _TOKEN.findall(text)]
         sent_tok, ttft_s = 0, None
         finish: FinishReason = "tool_calls" if calls else "stop"
         for piece, is_reasoning in pieces:
@@ -114,7 +117,7 @@ class FakeEngine:
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         self._check_open()
-        return [self._number(piece) for piece in _TOKEN.findall(text)]
+        return self.tokens.tokenize(text, special=special)
 
     def count_tokens(self, messages: Sequence[Message], request: GenerateRequest | None = None) -> int:
         self._check_open()
@@ -175,11 +178,29 @@ class FakeEngine:
         if (request.sampling.temperature or 0) > 0:
             random.Random(request.sampling.seed).shuffle(words)
         forbidden = {token for token, bias in request.logit_bias.items() if bias <= FORBIDDEN_BIAS}
-        words = [word for word in words if self._number(word) not in forbidden] or ["…"]
+        words = [word for word in words if self.tokens.number(word) not in forbidden] or ["…"]
         return "".join(words * (1 + 64 // len(words)))
 
-    def _number(self, piece: str) -> int:
-        return self._vocabulary.setdefault(piece, len(self._vocabulary))
+
+class _Tokens:
+    """Pieces get their numbers as they are first seen (`TokenReader`)."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def number(self, piece: str) -> int:
+        return self._numbers.setdefault(piece, len(self._numbers))
+
+    def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]:
+        return [self.number(piece) for piece in _TOKEN.findall(text)]
+
+    def pieces(self, text: str, *, special: bool = False, whole: bool = False) -> list[tuple[int, bytes]]:
+        return [(self.number(piece), piece.encode()) for piece in _TOKEN.findall(text)]
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        texts = list(self._numbers)
+        check_known(tokens, len(texts))
+        return "".join(texts[token] for token in tokens)
 
 
 def _last_user(messages: Sequence[Message]) -> str:

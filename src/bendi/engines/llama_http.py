@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 from bendi.engines import transport
@@ -16,6 +16,7 @@ from bendi.engines.prepare import Prepared
 from bendi.engines.process import WorkerProcess
 from bendi.engines.projector import check_image
 from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Observer, Ranking, StateInfo
+from bendi.engines.tokens import TokenCalls
 from bendi.engines.transport import Address, WorkerGone, WorkerRefused
 from bendi.engines.vectors import VectorCalls
 from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
@@ -39,7 +40,8 @@ FORBIDDEN_BIAS = -100.0
 
 
 class LlamaServerEngine:
-    """Engine, Tokenizer and (when loaded for it) Embedder, Reranker and StatefulEngine over a worker that is ready.
+    """Engine, Tokenizer, HasTokens and (when loaded for it) Embedder, Reranker and StatefulEngine over a worker that is
+    ready.
 
     `prepared`: what it was loaded from. `worker`: its process. `observer`: who is told of its answers, if anybody.
     """
@@ -70,6 +72,7 @@ class LlamaServerEngine:
             buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
         self._states = KvStates(load, prepared, ready, worker.state_folder)
+        self.tokens = TokenCalls(self._address, prepared.info.vocab_size, self._fail)
         self._vectors = VectorCalls(
             self._address,
             self._info.context_tok,
@@ -120,11 +123,11 @@ class LlamaServerEngine:
             raise self.worker.death()
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        body = {"content": text, "add_special": False, "parse_special": special}
-        return [int(token) for token in self._call("/tokenize", body)["tokens"]]
+        return self.tokens.tokenize(text, special=special)
 
     def count_tokens(self, messages: Sequence[Message], request: GenerateRequest | None = None) -> int:
-        wanted = request or GenerateRequest()
+        wanted = replace(request or GenerateRequest(), messages=tuple(messages))
+        check_images(wanted, self._sees)
         body = _chat_fields(messages, wanted)
         return int(self._call("/v1/chat/completions/input_tokens", body)["input_tokens"])
 
@@ -351,6 +354,8 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
         body["verbose"] = True  # the last event then says which of them ended the answer
     if request.max_tokens is not None:
         body["max_tokens"] = request.max_tokens
+    if request.thinking_tok is not None:
+        body["reasoning_budget_tokens"] = request.thinking_tok
     if request.logprobs is not None:
         body |= {"logprobs": True, "top_logprobs": max(request.logprobs, 1)}
     if request.json_schema is not None:
@@ -361,6 +366,9 @@ def _chat_body(request: GenerateRequest) -> dict[str, Any]:
 
 def _message(message: Message) -> dict[str, Any]:
     entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        # Whether a model sees earlier thinking again, its template decides: most show it between calls of tools only.
+        entry["reasoning_content"] = message.reasoning
     if message.images:
         entry["content"] = [*map(_image, message.images), {"type": "text", "text": message.content}]
     if message.tool_calls:

@@ -26,7 +26,7 @@ from typing import Any
 
 from bendi.engines.transport import Address
 from bendi.engines.worker_config import WorkerConfig
-from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
+from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, LoadRefused, OutOfMemory
 from bendi.i18n import _
 
 _LOG_LINES = 400
@@ -40,6 +40,7 @@ _ENVIRONMENT = (
 _MAX_SOCKET_PATH_BYTES = 100
 _TOLD, _FAILED = re.compile(r"[\d.]+ I "), re.compile(r"[\d.]+ E ")
 _OUT_OF_MEMORY_SIGNS = ("failed to allocate", "bad_alloc", "out of memory", "unable to allocate", "cannot allocate")
+_REFUSED_LOAD = "exiting due to model loading error"
 
 
 class WorkerProcess:
@@ -180,7 +181,9 @@ class WorkerProcess:
                 _("This CPU does not know an instruction that the engine build uses."),
                 hint=_("See `bendi doctor` for what the build needs and what this CPU has."),
             )
-        return EngineCrashed(
+        # Another try would end in the same way.
+        kind = LoadRefused if code == 1 and _REFUSED_LOAD in complaints else EngineCrashed
+        return kind(
             _("The engine stopped (exit code {code}).").format(code=code) + (f" {last}" if last else ""),
             hint=_("Check the file with `bendi verify`; if it is good, `bendi doctor` has what a report needs."),
         )

@@ -115,6 +115,27 @@ class Tokenizer(Protocol):
         """
 
 
+class TokenReader(Protocol):
+    """From texts to tokens and back. `special`: control tokens in the text are read as such. `whole`: with the tokens
+    that the model wants at the beginning or the end of a text. Raises EngineCrashed."""
+
+    def tokenize(self, text: str, *, special: bool = False, whole: bool = False) -> list[int]: ...
+
+    def pieces(self, text: str, *, special: bool = False, whole: bool = False) -> list[tuple[int, bytes]]:
+        """As `tokenize`, each token with its bytes, which need not be whole characters."""
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """What they say; RequestRejected for one that the model does not have."""
+
+
+@runtime_checkable
+class HasTokens(Protocol):
+    """Engines whose tokens can be read."""
+
+    @property
+    def tokens(self) -> TokenReader: ...
+
+
 @dataclass(frozen=True)
 class Embeddings:
     """One L2-normalised vector for each input, in their order. `prompt_tok`: tokens of all inputs."""

@@ -111,7 +111,7 @@ def input_too_long(needed_tok: int, available_tok: int, train_context_tok: int) 
     else:
         hint = _("This model takes {train} tokens at most: split the text.")
     return ContextOverflow(
-        _("An input has {needed} tokens, but the context holds {available}; nothing was cut.").format(
+        _("An input is too large: it has {needed} tokens, but the context holds {available}; nothing was cut.").format(
             needed=needed_tok, available=available_tok
         ),
         hint=hint.format(wanted=-(-needed_tok // 256) * 256, train=train_context_tok),

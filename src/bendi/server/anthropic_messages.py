@@ -16,17 +16,13 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
-from bendi.engines import Tokenizer
-from bendi.i18n import _
 from bendi.messages import Chunk, ToolDelta, Usage
 from bendi.server.answers import whole_answers
 from bendi.server.anthropic_requests import AnthropicCount, AnthropicRequest, ask_of, prompt_of
 from bendi.server.api_errors import ApiError, error_body
+from bendi.server.counting import prompt_tok
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer
-from bendi.server.persona_request import with_persona
-from bendi.server.pool import Wish
-from bendi.server.pool_load import in_thread
 from bendi.server.sse import event_stream, frame
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -218,16 +214,7 @@ def _new_id(kind: str) -> str:
 
 async def _count_tokens(call: Call) -> Response:
     body: AnthropicCount = call.body
-    request = prompt_of(body)
-    persona = call.services.pool.named(body.model).persona
-    if persona:
-        request = with_persona(request, persona)
-    async with call.services.pool.lease(Wish(body.model)) as lease:
-        engine = lease.engine
-        if not isinstance(engine, Tokenizer):
-            raise ApiError(501, _("The engine of this model cannot count tokens."), code="not_implemented")
-        count_tok = await in_thread(engine.count_tokens, request.messages, request)
-    return JSONResponse({"input_tokens": count_tok})
+    return JSONResponse({"input_tokens": await prompt_tok(call, body.model, prompt_of(body))})
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (

@@ -100,9 +100,11 @@ class AnthropicToolChoice(BaseModel):
 
 
 class AnthropicThinking(BaseModel):
-    """`budget_tokens` is not enforced: `max_tokens` bounds thinking and answer together."""
+    """`budget_tokens`: after so many the thinking is ended and the answer begins; without it only `max_tokens` bounds
+    both together."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: int | None = Field(default=None, ge=1, lt=2**31)
 
 
 class AnthropicFormat(BaseModel):
@@ -128,7 +130,7 @@ class AnthropicCount(BaseModel):
 
 
 class AnthropicRequest(AnthropicCount):
-    max_tokens: int = Field(ge=1, le=2**31)
+    max_tokens: int = Field(ge=1, lt=2**31)
     stream: bool = False
     stop_sequences: list[str] | None = None
     temperature: float | None = Field(default=None, ge=0, le=5)
@@ -169,6 +171,7 @@ def prompt_of(body: AnthropicCount, rest: GenerateRequest | None = None) -> Gene
         tool_choice=_choice(choice),
         template_options=options,
         parallel_tool_calls=False if choice is not None and choice.disable_parallel_tool_use else None,
+        thinking_tok=body.thinking.budget_tokens if body.thinking is not None else None,
     )
 
 

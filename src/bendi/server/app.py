@@ -28,6 +28,7 @@ from bendi.server import (
     operations,
     page_files,
     pool_api,
+    token_api,
 )
 from bendi.server.api_errors import ApiError
 from bendi.server.bodies import check_query, read_body
@@ -47,6 +48,7 @@ ALL: tuple[Endpoint, ...] = (
     *openai_chat.ENDPOINTS,
     *openai_completions.ENDPOINTS,
     *openai_responses.ENDPOINTS,
+    *token_api.ENDPOINTS,
     *ollama_chat.ENDPOINTS,
     *ollama_models.ENDPOINTS,
     *anthropic_messages.ENDPOINTS,

@@ -46,9 +46,13 @@ Handler = Callable[[Call], Awaitable[Response]]
 @dataclass(frozen=True)
 class Endpoint:
     """`path`: as Starlette writes it. `body`: what the request must be; fields that it does not name are ignored and
-    never reach an engine. `query`: what stands behind the `?`, as a model of plain fields. `answer`: of `status`, for
-    the document; without one it is of `media_type`. `stream`: how a streamed answer is framed, empty where nothing can
-    be streamed. `errors`: further statuses, with what they mean."""
+    never reach an engine. `query`: what stands behind the `?`, as a model of plain fields.
+
+    For the document: `answer` is what comes with `status`, a model or something made of models (`list[Model]`); without
+    one it is of `media_types`, none of them where nothing comes. `also`: further statuses that bring the same.
+    `stream`: how a streamed answer is framed, empty where nothing can be streamed. `errors`: further statuses, with
+    what they mean.
+    """
 
     method: str
     path: str
@@ -57,19 +61,22 @@ class Endpoint:
     dialect: Dialect
     summary: str
     body: type[BaseModel] | None = None
-    answer: type[BaseModel] | None = None
+    answer: Any = None
     stream: Stream = ""
     errors: Mapping[int, str] = field(default_factory=dict)
     query: type[BaseModel] | None = None
     status: int = 200
-    media_type: str = "application/json"
+    media_types: tuple[str, ...] = ("application/json",)
+    also: Mapping[int, str] = field(default_factory=dict)
 
 
 MODEL_ERRORS: Mapping[int, str] = {
     400: "The request cannot be honoured as it is; `context_needed` says how long the context would have to be.",
     404: "The model is not on this machine.",
+    409: "The download of the model has not ended.",
+    422: "The file of the model cannot be used, or not for this.",
     429: "Too many wait already; Retry-After says when to come again.",
-    503: "The model could not be loaded, or its worker died.",
-    507: "The model does not fit into memory.",
+    503: "The model could not be loaded, its worker died, or the server is being stopped.",
+    507: "The model does not fit into memory, or the disk is full.",
 }
 """Of all endpoints that ask a model."""

@@ -168,7 +168,8 @@ def _preflight(asked: Headers) -> Response:
     }
     if asked.get("access-control-request-private-network") == "true":
         headers["Access-Control-Allow-Private-Network"] = "true"
-    return Response(status_code=204, headers=headers)
+    # 200, not 204: there are browsers that take only this for a yes.
+    return Response(headers=headers)
 
 
 class Wording:

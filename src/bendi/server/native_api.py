@@ -55,7 +55,7 @@ from bendi.planner.subject import Conditions
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.ollama_models import delete_model
-from bendi.server.pulls import PullNews, pull_name
+from bendi.server.pulls import PULL_ERRORS, PullNews, pull_name
 from bendi.server.sse import event_stream, frame
 from bendi.store import LocalModel, Store
 from bendi.store.catalogue import DEMO, packaged_names
@@ -125,6 +125,27 @@ class PersonaRecord(BaseModel):
     system: str | None
     parameters: dict[str, Any]
     builtin: bool
+
+
+class ModelRecord(BaseModel):
+    """`path`, `parts`: told to administrators only."""
+
+    name: str
+    path: str | None = None
+    parts: list[str] | None = None
+    size_bytes: int
+    quantization: str
+    origin: str
+    owned: bool
+    complete: bool
+    loaded: bool
+
+
+class CatalogueRecord(BaseModel):
+    """`sources`: what the short name stands for, the best first."""
+
+    name: str
+    sources: list[str]
 
 
 class ModelDeleted(BaseModel):
@@ -298,14 +319,28 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="bendi",
         summary="How a model would run here, in every quantization.",
         body=PlanWish,
-        errors={403: "It would have to be looked at over the network.", 404: "There is no such model."},
+        answer=dict[str, Any],
+        errors={
+            403: "It would have to be looked at over the network, which this key, or bendi itself, may not.",
+            404: "There is no such model.",
+            409: "Its download has not ended.",
+            422: "The file of the model cannot be used.",
+            502: "Its source could not be reached.",
+            507: "The disk is full.",
+        },
     ),
     Endpoint(
         "GET", "/api/bendi/fit", _fit, "infer", "bendi", "Which models of the catalogue this machine can run.",
-        query=FitQuery,
+        query=FitQuery, answer=dict[str, Any],
     ),
-    Endpoint("GET", _MODELS, _models, "infer", "bendi", "The models of this machine, also incomplete ones."),
-    Endpoint("GET", f"{_MODELS}/catalogue", _catalogue, "infer", "bendi", "The short names that can be pulled."),
+    Endpoint(
+        "GET", _MODELS, _models, "infer", "bendi", "The models of this machine, also incomplete ones.",
+        answer=list[ModelRecord],
+    ),
+    Endpoint(
+        "GET", f"{_MODELS}/catalogue", _catalogue, "infer", "bendi", "The short names that can be pulled.",
+        answer=list[CatalogueRecord],
+    ),
     Endpoint(
         method="DELETE",
         path=f"{_MODELS}/{{name:path}}",
@@ -325,9 +360,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="Downloads a model, by name only; how far it is comes as events.",
         body=PullWish,
         stream="sse",
-        errors={400: "This cannot be pulled by name.", 404: "There is no such model.", 507: "It could not be brought."},
+        errors=PULL_ERRORS,
     ),
-    Endpoint("GET", "/api/bendi/personas", _personas, "infer", "bendi", "The personas."),
+    Endpoint("GET", "/api/bendi/personas", _personas, "infer", "bendi", "The personas.", answer=list[PersonaRecord]),
     Endpoint(
         method="PUT",
         path="/api/bendi/personas/{name}",

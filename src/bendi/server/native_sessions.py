@@ -63,7 +63,7 @@ from bendi.messages import Cancellation, Chunk
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.bridge import yielded
 from bendi.server.context_policy import refused
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.pool import Lease, Wish
 from bendi.server.sse import event_stream, frame
 
@@ -89,7 +89,7 @@ class SessionChange(BaseModel):
     title: str | None = Field(default=None, max_length=500)
     model: str | None = Field(default=None, min_length=1, max_length=2048)
     persona: str | None = Field(default=None, max_length=64)
-    system: str | None = None
+    system: str | None = Field(default=None, max_length=1_000_000)
     parameters: dict[str, Any] = {}
 
 
@@ -117,6 +117,13 @@ class SessionRecord(BaseModel):
     updated: str
     settings: dict[str, Any]
     messages: int | list[dict[str, Any]]
+
+
+class SessionFound(SessionRecord):
+    """`role`, `excerpt`: of the message that has the words, where words were searched for."""
+
+    role: str | None = None
+    excerpt: str | None = None
 
 
 class SessionsDeleted(BaseModel):
@@ -359,7 +366,8 @@ def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
         raise ApiError(400, message, code="invalid_request", param="parameters") from error
 
 
-_MISSING = {404: "There is no such session, or it belongs to somebody else."}
+_UNSTORED = {507: "What is stored cannot be read or written: the disk may be full."}
+_MISSING = {404: "There is no such session, or it belongs to somebody else.", **_UNSTORED}
 _BUSY = {409: "An answer is being written in it."}
 _AT = "/api/bendi/sessions"
 
@@ -371,7 +379,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         scope="infer",
         dialect="bendi",
         summary="One's sessions, the one used last first; or those with some words.",
+        answer=list[SessionFound],
         query=SessionsQuery,
+        errors=_UNSTORED,
     ),
     Endpoint(
         method="POST",
@@ -383,7 +393,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=SessionChange,
         answer=SessionRecord,
         status=201,
-        errors={404: "There is no such persona."},
+        errors={404: "There is no such persona.", **_UNSTORED},
     ),
     Endpoint(
         method="GET",
@@ -404,7 +414,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="bendi",
         summary="A session as Markdown.",
         errors=_MISSING,
-        media_type="text/markdown",
+        media_types=("text/markdown",),
     ),
     Endpoint(
         method="PATCH",
@@ -448,10 +458,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="Asks in a session; the answer comes as events and is stored.",
         body=SessionQuestion,
         stream="sse",
-        errors={
-            400: "The question cannot be sent as it is; `context_needed` says how long the context would have to be.",
-            **_MISSING,
-            **_BUSY,
-        },
+        errors={**MODEL_ERRORS, 404: "There is no such session, or its model is not here any more.", **_BUSY},
     ),
 )

@@ -24,7 +24,7 @@ from bendi.server.model_facts import ModelFacts, facts_of, known_facts, named_mo
 from bendi.server.ndjson import line, line_stream
 from bendi.server.ollama_fields import local_name
 from bendi.server.pool import Wish
-from bendi.server.pulls import PullNews
+from bendi.server.pulls import PULL_ERRORS, PullNews
 from bendi.settings import Settings
 from bendi.store import LocalModel, Store
 from bendi.store.aliases import add_alias, drop_alias
@@ -36,6 +36,8 @@ from bendi.store.upkeep import remove
 API_LEVEL = "0.12.11"
 """The version of Ollama whose API is spoken: clients refuse servers that they take for older ones."""
 _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+_LONGEST_S = 1e9
+"""Beyond it, dates need not be right, but they must be dates."""
 _NOT_SHOWN = frozenset({"general.name", "tokenizer.chat_template"})
 
 
@@ -192,7 +194,7 @@ async def _ps(call: Call) -> Response:
     now = datetime.now(UTC)
     for item, row in zip(loaded, rows, strict=True):
         del row["modified_at"]
-        expires = _NEVER if item.expires_s is None else now + timedelta(seconds=item.expires_s)
+        expires = _NEVER if item.expires_s is None else now + timedelta(seconds=min(item.expires_s, _LONGEST_S))
         row |= {"size": item.memory_bytes, "size_vram": 0, "expires_at": _iso(expires)}
         row["context_length"] = item.context_tok
     return JSONResponse({"models": rows})
@@ -316,7 +318,7 @@ def parameter_size(count: int) -> str:
 def _modified(path: Path) -> str:
     try:
         return _iso(datetime.fromtimestamp(path.stat().st_mtime, UTC))
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # gone, or a date that there is not
         return _iso(datetime.fromtimestamp(0, UTC))
 
 
@@ -337,7 +339,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "What a model is.",
         OllamaShowRequest,
         OllamaShow,
-        errors=_MISSING,
+        errors={**_MISSING, 409: "Its download has not ended.", 422: "The file of the model cannot be used."},
     ),
     Endpoint("GET", "/api/ps", _ps, "infer", "ollama", "The models that are loaded.", answer=OllamaPs),
     Endpoint(
@@ -350,7 +352,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         body=OllamaPullRequest,
         answer=OllamaProgress,
         stream="ndjson",
-        errors={400: "This cannot be pulled by name.", 404: "There is no such model.", 507: "It could not be brought."},
+        errors=PULL_ERRORS,
     ),
     Endpoint(
         method="DELETE",
@@ -360,6 +362,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="ollama",
         summary="Deletes a model that bendi brought, or a name that /api/copy gave.",
         body=OllamaNamed,
+        media_types=(),
         errors={**_MISSING, 409: "It belongs to another program."},
     ),
     Endpoint(
@@ -370,13 +373,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         dialect="ollama",
         summary="Gives a model another name. Nothing is copied.",
         body=OllamaCopyRequest,
-        errors=_MISSING,
+        media_types=(),
+        errors={**_MISSING, 409: "Its download has not ended."},
     ),
     Endpoint(
         "GET", "/api/version", _version, "infer", "ollama", "Which API of Ollama is spoken.", answer=OllamaVersion
     ),
     *(
-        Endpoint(method, path, _not_here, "admin", "ollama", "Not offered.", errors={501: "Always."})
+        Endpoint(method, path, _not_here, "admin", "ollama", "Not offered.", status=501, errors={501: "Always."})
         for method, path in (
             ("POST", "/api/create"),
             ("POST", "/api/push"),

@@ -105,7 +105,7 @@ def chat_ask(body: OllamaChatRequest) -> Ask:
 def _ask(body: OllamaRequest, request: GenerateRequest) -> Ask:
     options = body.options or {}
     policy: ContextPolicy | None = None if body.truncate is None else "slide" if body.truncate else "error"
-    most_tok = _number(options, "num_predict", -(2**31), 2**31)
+    most_tok = _number(options, "num_predict", -(2**31), 2**31 - 1)
     request = replace(
         request,
         sampling=_sampling(options),

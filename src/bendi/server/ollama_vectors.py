@@ -81,7 +81,6 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-_ERRORS = {**MODEL_ERRORS, 422: "The model cannot do this."}
 ENDPOINTS = (
     Endpoint(
         method="POST",
@@ -92,7 +91,7 @@ ENDPOINTS = (
         summary="Vectors of texts.",
         body=OllamaEmbedRequest,
         answer=OllamaEmbedAnswer,
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
     Endpoint(
         method="POST",
@@ -103,6 +102,6 @@ ENDPOINTS = (
         summary="The vector of one text.",
         body=OllamaEmbeddingsRequest,
         answer=OllamaEmbeddingsAnswer,
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
 )

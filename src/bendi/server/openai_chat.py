@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions."""
+"""POST /v1/chat/completions, and how long its prompt would be."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from bendi.i18n import _
 from bendi.messages import Chunk, GenerateRequest, Message, ToolCall, ToolDelta
 from bendi.server.answers import Whole, several, whole_answers
+from bendi.server.counting import prompt_tok
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, repeated
 from bendi.server.images import MAX_IMAGES, image_from_url
@@ -37,6 +38,7 @@ from bendi.server.openai_types import (
     ChatBody,
     ChatMessage,
     ImagePart,
+    InputTokens,
     JsonObjectFormat,
     JsonSchemaFormat,
     ResponseFormat,
@@ -171,6 +173,12 @@ def _choice(index: int, whole: Whole, with_logprobs: bool) -> dict[str, Any]:
     }
 
 
+async def _count(call: Call) -> Response:
+    body: ChatBody = call.body
+    count = await prompt_tok(call, body.model, asks_of(body)[0].request)
+    return JSONResponse(InputTokens(input_tokens=count).model_dump())
+
+
 async def _frames(call: Call, body: ChatBody, asks: Sequence[Ask]) -> AsyncGenerator[bytes, None]:
     """The series of events that OpenAI sends: for each answer its role, pieces, and why it ended; at last the usage."""
     wholes = [Whole() for _ask in asks]
@@ -234,6 +242,17 @@ ENDPOINTS = (
         body=ChatBody,
         answer=ChatAnswer,
         stream="sse",
+        errors=MODEL_ERRORS,
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/chat/completions/input_tokens",
+        handler=_count,
+        scope="infer",
+        dialect="openai",
+        summary="How many tokens the prompt of a conversation has, exactly.",
+        body=ChatBody,
+        answer=InputTokens,
         errors=MODEL_ERRORS,
     ),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from bendi import __version__
 from bendi.i18n import N_, _
 from bendi.messages import FinishReason, Sampling, TokenLogprob, Usage
 from bendi.server.answers import Whole
@@ -129,8 +130,9 @@ def new_id(prefix: str) -> str:
 
 
 def build_of(pool: ModelPool, note: Note | None) -> str | None:
-    """OpenAI's `system_fingerprint`: answers can be the same again only with the same engine build."""
-    return next((loaded.build for loaded in pool.loaded() if note and loaded.model == note.model), None)
+    """OpenAI's `system_fingerprint`: answers can be the same again only with the same bendi and engine build."""
+    builds = (loaded.build for loaded in pool.loaded() if note and loaded.model == note.model)
+    return next((f"bendi-{__version__}-{build.replace(' ', '-')}" for build in builds), None)
 
 
 def finish_of(finish: FinishReason) -> str:

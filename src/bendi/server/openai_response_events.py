@@ -58,7 +58,7 @@ class ResponseWriter:
         self.response |= {
             "status": "incomplete" if cut else "completed",
             "incomplete_details": {"reason": reason} if cut else None,
-            "completed_at": None if cut else int(time.time()),
+            "completed_at": None if cut else max(int(time.time()), self.response["created_at"]),
             "usage": {
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": usage["prompt_tokens_details"],

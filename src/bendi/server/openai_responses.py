@@ -14,12 +14,14 @@ from bendi.errors import DataError, NotFoundError
 from bendi.i18n import _
 from bendi.server.answers import Whole
 from bendi.server.api_errors import ApiError
+from bendi.server.counting import prompt_tok
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer
 from bendi.server.openai_fields import new_id
 from bendi.server.openai_response_events import Event, ResponseWriter
 from bendi.server.openai_response_items import ask_of, input_items, wants_logprobs
 from bendi.server.openai_response_types import Deleted, ItemList, ItemsQuery, ResponseAnswer, ResponseBody
+from bendi.server.openai_types import InputTokens
 from bendi.server.sse import event_stream, frame
 from bendi.server.stored_answers import StoredAnswer
 
@@ -120,6 +122,13 @@ def _head(body: ResponseBody) -> dict[str, Any]:
     }
 
 
+async def _count(call: Call) -> Response:
+    body: ResponseBody = call.body
+    items = [*await _earlier(call, body.previous_response_id), *input_items(body)]
+    count = await prompt_tok(call, body.model, ask_of(body, items).request)
+    return JSONResponse(InputTokens(input_tokens=count).model_dump())
+
+
 async def _show(call: Call) -> Response:
     return JSONResponse((await _stored(call)).answer)
 
@@ -174,7 +183,10 @@ async def _known(work: Callable[[str, str], T], owner: str, answer_id: str) -> T
         raise ApiError(404, f"{error.message} {error.hint}", code="response_not_found") from error
 
 
-_GONE = {404: "There is no such answer, or it is somebody else's."}
+_GONE = {
+    404: "There is no such answer, or it is somebody else's.",
+    507: "What is stored cannot be read or written: the disk may be full.",
+}
 ENDPOINTS = (
     Endpoint(
         method="POST",
@@ -186,6 +198,17 @@ ENDPOINTS = (
         body=ResponseBody,
         answer=ResponseAnswer,
         stream="sse",
+        errors={**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."},
+    ),
+    Endpoint(
+        method="POST",
+        path="/v1/responses/input_tokens",
+        handler=_count,
+        scope="infer",
+        dialect="openai",
+        summary="How many tokens the prompt of an answer has, exactly.",
+        body=ResponseBody,
+        answer=InputTokens,
         errors={**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."},
     ),
     Endpoint(
@@ -215,6 +238,7 @@ ENDPOINTS = (
         scope="infer",
         dialect="openai",
         summary="Refused: no answer is written in the background.",
+        status=400,
         errors={400: "The answer is not written in the background.", **_GONE},
     ),
     Endpoint(

@@ -180,6 +180,13 @@ class ChatBody(SamplingFields):
     )
 
 
+class InputTokens(Answer):
+    """Of a prompt, after the chat template."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
 class CompletionBody(SamplingFields):
     """POST /v1/completions."""
 

@@ -29,16 +29,11 @@ _MANY_BYTES = 64 * 1024
 
 
 class EmbeddingsBody(BaseModel):
-    """`input`: one text, several, the tokens of one, or of several. Nothing is ever cut: an input that is too long is
+    """`input`: one text, the tokens of one, or several of both. Nothing is ever cut: an input that is too long is
     an error. `dimensions`: only for models that were trained to be shortened."""
 
     model: ModelName
-    input: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
-        | Tokens
-        | Annotated[list[Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
-    )
+    input: Text | Tokens | Annotated[list[Text | Tokens], Field(min_length=1, max_length=MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, le=65536)
 
@@ -112,7 +107,7 @@ async def _embeddings(call: Call) -> Response:
     return Response(await asyncio.to_thread(written) if many else written(), media_type="application/json")
 
 
-def _inputs(given: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | Sequence[int]]:
+def _inputs(given: str | list[int] | list[str | list[int]]) -> Sequence[str | Sequence[int]]:
     """Raises ApiError for an empty text, of which there is no vector."""
     inputs: list[Any] = [given] if isinstance(given, str) or isinstance(given[0], int) else list(given)
     empty = next((at for at, text in enumerate(inputs) if not text), None)
@@ -150,7 +145,6 @@ async def _rerank(call: Call) -> Response:
     return JSONResponse(answer.model_dump(exclude_none=True))
 
 
-_ERRORS = {**MODEL_ERRORS, 422: "The model cannot do this."}
 ENDPOINTS = (
     Endpoint(
         method="POST",
@@ -161,7 +155,7 @@ ENDPOINTS = (
         summary="Vectors of texts.",
         body=EmbeddingsBody,
         answer=EmbeddingsAnswer,
-        errors=_ERRORS,
+        errors=MODEL_ERRORS,
     ),
     *(
         Endpoint(
@@ -173,7 +167,7 @@ ENDPOINTS = (
             summary="How relevant documents are to a query.",
             body=RerankBody,
             answer=RerankAnswer,
-            errors=_ERRORS,
+            errors=MODEL_ERRORS,
         )
         for path in ("/v1/rerank", "/v2/rerank", "/rerank")
     ),

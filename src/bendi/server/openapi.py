@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 from starlette.routing import compile_path
 
 from bendi import __version__
@@ -58,17 +59,33 @@ _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key made by `bendi key add NAME`."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
 }
-_BODY_ERRORS = {400: "The body cannot be used; `param` names the field.", 413: "The body is too large."}
+_ANY_ERRORS = {
+    400: "The request cannot be understood.",
+    403: "The name of this server, or the web page that asks, is not one that may be used.",
+    413: "The body is too large.",
+    414: "The address is too long.",
+    415: "The body is compressed.",
+    431: "The headers are too large.",
+    500: "bendi has a defect, which its log describes under the X-Request-Id of the answer.",
+}
+"""Of everything: said before it matters what is asked for."""
 _KEY_ERRORS = {
     401: "The key is missing or wrong.",
     403: "The key may not do this, or the request comes from a web page of elsewhere.",
     429: "Too many requests; Retry-After says when to try again.",
 }
+_BODY_ERRORS = {400: "The body cannot be used; `param` names the field.", 408: "The body did not arrive in time."}
+_QUERY_ERRORS = {400: "The query cannot be used; `param` names the field."}
+_PATH_ERRORS = {404: "There is nothing at this path."}
+_RETRY_AFTER = {"Retry-After": {"description": "In seconds.", "required": True, "schema": {"type": "integer"}}}
+_WITHOUT_CONTENT = (204, 304)
+_ANY_TEXT = {"type": "string", "minLength": 1}
+_SEGMENT = {"type": "string", "pattern": "^[^/]+$"}
 
 _IN: JsonSchemaMode = "validation"
 _OUT: JsonSchemaMode = "serialization"
 Refs = dict[tuple[Any, JsonSchemaMode], dict[str, Any]]
-"""Where the schema of a model is."""
+"""The schema of a model, or of something made of models."""
 
 
 def openapi_document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
@@ -94,10 +111,11 @@ def openapi_document(endpoints: tuple[Endpoint, ...]) -> dict[str, Any]:
 
 
 def _schemas(endpoints: tuple[Endpoint, ...]) -> tuple[Refs, dict[str, Any]]:
-    """Where the schema of each model is, and all schemas by name."""
+    """The schema of each body and answer, which mostly refers to a model, and the schemas of all models by name."""
     bodies = [(endpoint.body, _IN) for endpoint in endpoints if endpoint.body]
     answers = [(endpoint.answer, _OUT) for endpoint in endpoints if endpoint.answer]
-    refs, definitions = models_json_schema(list(dict.fromkeys([*bodies, *answers])), ref_template=_REF + "{model}")
+    kinds = [(kind, mode, TypeAdapter(kind)) for kind, mode in dict.fromkeys([*bodies, *answers])]
+    refs, definitions = TypeAdapter.json_schemas(kinds, ref_template=_REF + "{model}")
     return dict(refs), definitions.get("$defs", {})
 
 
@@ -107,11 +125,11 @@ def _operation(endpoint: Endpoint, path: str, refs: Refs) -> dict[str, Any]:
         "summary": endpoint.summary,
         "tags": [endpoint.dialect],
         "security": [] if endpoint.scope == "public" else [{name: []} for name in _SECURITY],
-        "responses": _responses(endpoint, refs),
+        "responses": _responses(endpoint, path, refs),
     }
     if endpoint.scope != "public":
         operation["x-scope"] = endpoint.scope
-    parameters = _parameters(endpoint, path)
+    parameters = _parameters(endpoint)
     if parameters:
         operation["parameters"] = parameters
     if endpoint.body:
@@ -120,35 +138,67 @@ def _operation(endpoint: Endpoint, path: str, refs: Refs) -> dict[str, Any]:
     return operation
 
 
-def _responses(endpoint: Endpoint, refs: Refs) -> dict[str, Any]:
+def _responses(endpoint: Endpoint, path: str, refs: Refs) -> dict[str, Any]:
+    """Every status that there can be: none is left to a default, so that whoever reads this knows what to expect."""
+    responses: dict[str, Any] = {}
+    error = {"application/json": {"schema": {"$ref": _REF + _ERROR_OF[endpoint.dialect]}}}
+    for status, said in sorted(_errors(endpoint, path).items()):
+        responses[str(status)] = {"description": said, "content": error}
+        if status == 429:
+            responses[str(status)]["headers"] = _RETRY_AFTER
+    if endpoint.status < 400:
+        content = _content(endpoint, refs)
+        for status, said in {endpoint.status: "The answer.", **endpoint.also}.items():
+            responses[str(status)] = {"description": said}
+            if content and status not in _WITHOUT_CONTENT:
+                responses[str(status)]["content"] = content
+    return responses
+
+
+def _errors(endpoint: Endpoint, path: str) -> dict[int, str]:
+    told = dict(_ANY_ERRORS)
+    if endpoint.scope != "public":
+        told |= _KEY_ERRORS
+    if "{" in path:
+        told |= _PATH_ERRORS
+    if endpoint.query:
+        told |= _QUERY_ERRORS
+    if endpoint.body:
+        told |= _BODY_ERRORS
+    return told | dict(endpoint.errors)
+
+
+def _content(endpoint: Endpoint, refs: Refs) -> dict[str, Any]:
+    """What an answer is, by media type."""
     content: dict[str, Any] = {}
     if endpoint.answer:
         content["application/json"] = {"schema": refs[endpoint.answer, _OUT]}
     elif not endpoint.stream:
-        content[endpoint.media_type] = {}
+        content |= {media_type: {} for media_type in endpoint.media_types}
     if endpoint.stream:
-        content[_STREAM_TYPES[endpoint.stream]] = {"schema": {"type": "string"}}
-    responses: dict[str, Any] = {str(endpoint.status): {"description": "The answer.", "content": content}}
-    error = {"application/json": {"schema": {"$ref": _REF + _ERROR_OF[endpoint.dialect]}}}
-    told = {**(_KEY_ERRORS if endpoint.scope != "public" else {}), **(_BODY_ERRORS if endpoint.body else {})}
-    if endpoint.query:
-        told.setdefault(400, "The query cannot be used; `param` names the field.")
-    for status, said in sorted({**told, **endpoint.errors}.items()):
-        responses[str(status)] = {"description": said, "content": error}
-    responses["default"] = {"description": "Any other error.", "content": error}
-    return responses
+        content[_STREAM_TYPES[endpoint.stream]] = {}
+    return content
 
 
-def _parameters(endpoint: Endpoint, path: str) -> list[dict[str, Any]]:
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"\{(\w+)\}", path)
+        {"name": name, "in": "path", "required": True, "schema": _ANY_TEXT if kind == "path" else _SEGMENT}
+        for name, kind in re.findall(r"\{(\w+):?(\w*)\}", endpoint.path)
     ]
     if endpoint.query:
         schema = endpoint.query.model_json_schema(mode=_IN)
         required = schema.get("required", [])
         found += [
-            {"name": name, "in": "query", "required": name in required, "schema": field}
+            {"name": name, "in": "query", "required": name in required, "schema": _written(field)}
             for name, field in schema["properties"].items()
         ]
     return found
+
+
+def _written(field: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field as it can stand in an address, where there is no null: it is left out instead."""
+    kept = {key: value for key, value in field.items() if key != "anyOf" and (key, value) != ("default", None)}
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        return {**kinds[0], **kept}
+    return {**kept, "anyOf": kinds} if kinds else kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
@@ -51,7 +51,7 @@ ENDPOINTS = (
         "bendi",
         "Whether requests can be answered now.",
         answer=Readiness,
-        errors={503: "Not yet, or no longer."},
+        also={503: "Not yet, or no longer."},
     ),
     Endpoint(
         "GET",
@@ -60,7 +60,7 @@ ENDPOINTS = (
         "infer",
         "bendi",
         "Numbers for Prometheus (text format 0.0.4).",
-        media_type="text/plain",
+        media_types=("text/plain",),
     ),
-    Endpoint("GET", "/openapi.json", _openapi, "infer", "bendi", "This document."),
+    Endpoint("GET", "/openapi.json", _openapi, "infer", "bendi", "This document.", answer=dict[str, Any]),
 )

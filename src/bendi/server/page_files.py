@@ -1,6 +1,6 @@
 """The web page: static files of this package. They are listed once; no path that a client sends is ever opened.
 
-GET /               the page for browsers; others get a line that says what this is
+GET /               the page for browsers; others get the line by which clients of Ollama know that a server is there
 GET /page/{name}    its scripts, style sheets and pictures
 """
 
@@ -32,7 +32,8 @@ CSP = (
     "trusted-types 'none'"
 )
 """Nothing from elsewhere, nothing inline, and no script may turn a text into HTML or code."""
-GREETING = "bendi is running. Its page is at this address, for browsers.\n"
+GREETING = "Ollama is running"
+"""What clients of Ollama look for: some compare the whole text."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,18 @@ def _answer(request: Request, file: PageFile, more: Mapping[str, str]) -> Respon
     return Response(file.content, media_type=file.media_type, headers=headers)
 
 
+_UNCHANGED = {304: "It is what the browser has."}
 ENDPOINTS = (
-    Endpoint("GET", "/", _home, "public", "bendi", "The web page, for browsers.", media_type="text/plain"),
+    Endpoint(
+        "GET",
+        "/",
+        _home,
+        "public",
+        "bendi",
+        "The web page for browsers; for others, that a server is here.",
+        media_types=("text/plain", "text/html"),
+        also=_UNCHANGED,
+    ),
     Endpoint(
         "GET",
         "/page/{name}",
@@ -87,6 +98,7 @@ ENDPOINTS = (
         "bendi",
         "A file of the web page.",
         errors={404: "There is no such file."},
-        media_type="text/javascript",
+        media_types=tuple(sorted({kind.partition(";")[0] for kind in TYPES.values()} - {"text/html"})),
+        also=_UNCHANGED,
     ),
 )

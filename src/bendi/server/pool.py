@@ -92,7 +92,7 @@ class ModelPool:
         return split_persona(text, self.personas)
 
     async def model_of(self, wish: Wish) -> LocalModel:
-        """What would be loaded. Raises NotFoundError; UsageError when several fit; StoreError when it is not complete.
+        """What would be loaded. Raises NotFoundError; UsageError when several fit; ModelIncomplete.
         Paths are names only of models that this server has anyway."""
         return await self.names.resolve(self.named(wish.model).model)
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from bendi.errors import UsageError
 from bendi.i18n import _
-from bendi.server.endpoint import Call, Endpoint
+from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.pool import Loaded, Wish, not_loaded
 from bendi.units import parse_duration
 
@@ -121,7 +121,6 @@ def _shown(loaded: Loaded, admin: bool) -> LoadedModel:
     return LoadedModel(**values)
 
 
-_LOAD_ERRORS = {404: "There is no such model.", 429: "Too many wait already.", 507: "It does not fit."}
 ENDPOINTS = (
     Endpoint("GET", "/api/bendi/ps", _ps, "infer", "bendi", "What is loaded.", answer=LoadedModels),
     Endpoint(
@@ -155,6 +154,6 @@ ENDPOINTS = (
         "Loads a model before it is needed.",
         body=LoadRequest,
         answer=LoadedModels,
-        errors=_LOAD_ERRORS,
+        errors=MODEL_ERRORS,
     ),
 )

@@ -59,7 +59,7 @@ class ModelNames:
         self._looking = asyncio.Lock()
 
     async def resolve(self, text: str) -> LocalModel:
-        """Raises NotFoundError; UsageError when several models fit; StoreError when its download has not ended."""
+        """Raises NotFoundError; UsageError when several models fit; ModelIncomplete when its download has not ended."""
         found = self._remembered(text)
         if found is None:
             async with self._looking:

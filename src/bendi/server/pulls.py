@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +22,16 @@ from bendi.store.progress import Progress
 from bendi.store.pull import PullEvents, PullResult, pull
 
 _TELL_EVERY_S = 0.1
+
+PULL_ERRORS: Mapping[int, str] = {
+    400: "This cannot be pulled by name.",
+    403: "The key may not do this, or bendi is set to open no connections.",
+    404: "There is no such model.",
+    422: "What came is no model that can be used.",
+    502: "The source could not be reached, or sent something else than it promised.",
+    507: "It could not be kept: there is not enough disk, or it cannot be written.",
+}
+"""Of endpoints that download."""
 
 PullNews = Progress | str | PullResult
 """How far it is; a sentence for people; and at the end what there is now."""

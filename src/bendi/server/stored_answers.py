@@ -2,7 +2,7 @@
 
 One SQLite file, only for them: what is in it is acknowledged to clients, so a change is on disk before it returns. Each
 row belongs to an owner (the name of a key), and no other owner can find it. Nothing is kept for ever: there are
-bounds of number, size and age, and what was used last goes last.
+bounds of number, size and age, and what was used last goes last: that order is counted, since clocks are set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +20,11 @@ from bendi.chat.durable import create_private
 from bendi.errors import DataError, NotFoundError
 from bendi.i18n import _
 from bendi.measured.database import transaction
+from bendi.server.wall_clock import WallClock
 from bendi.units import GIB
 
 T = TypeVar("T")
 _LOCK_TIMEOUT_S = 10.0
-_CLOCK_TOLERANCE_S = 3600.0
 _PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "temp_store = MEMORY")
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -43,8 +42,19 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX answers_by_use ON answers (used_s)",
     ),
+    # The order of use, without a clock. Answers from before it go first, among them by their time.
+    (
+        "ALTER TABLE answers ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX answers_by_turn ON answers (turn, used_s)",
+    ),
 )
 """`MIGRATIONS[n]` leads from version n to n + 1 (`PRAGMA user_version`); a released one is never changed."""
+_INSERT = (
+    "INSERT INTO answers (owner, id, previous_id, input, answer, size_bytes, used_s, turn)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_TOUCH = "UPDATE answers SET used_s = ?, turn = ? WHERE owner = ? AND id = ?"
+_NEWEST = "SELECT (SELECT max(used_s) FROM answers), (SELECT max(turn) FROM answers)"
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,8 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of what is kept, of all owners together. `age_s`: since it was last used."""
+    """Of what is kept, of all owners together. `age_s`: since it was last used; where the clock was set,
+    answers are kept longer rather than shorter."""
 
     count: int = 10_000
     size_bytes: int = GIB
@@ -68,16 +79,15 @@ class Bounds:
 
 
 class StoredAnswers:
-    """SQLite, by owner and id. Safe to use from several threads and processes. Opened at first use.
+    """SQLite, by owner and id. Safe to use from several threads and processes. Opened at first use. `clock`: for ages.
 
     Every method raises DataError when the file cannot be read or written.
     """
 
-    def __init__(self, path: Path, bounds: Bounds | None = None) -> None:
-        self._path, self._bounds = path, bounds or Bounds()
+    def __init__(self, path: Path, bounds: Bounds | None = None, clock: WallClock | None = None) -> None:
+        self._path, self._bounds, self._clock = path, bounds or Bounds(), clock or WallClock()
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._started_s = time.time() - time.monotonic()
 
     def close(self) -> None:
         with self._lock:
@@ -90,10 +100,10 @@ class StoredAnswers:
         texts = [json.dumps(value, ensure_ascii=False) for value in (stored.input, stored.answer)]
         texts = [text.encode("utf-8", "replace").decode() for text in texts]
         size_bytes = sum(len(text.encode()) for text in texts)
-        row = (owner, stored.id, stored.previous_id, *texts, size_bytes, time.time())
+        row = (owner, stored.id, stored.previous_id, *texts, size_bytes)
 
         def change(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            connection.execute(_INSERT, (*row, *self._use(connection)))
             self._forget(connection)
 
         self._write(change)
@@ -115,9 +125,9 @@ class StoredAnswers:
             while wanted:
                 links.insert(0, _find(connection, owner, wanted))
                 wanted = links[0].previous_id
-            now_s = time.time()
+            used = self._use(connection)
             for link in links:
-                connection.execute("UPDATE answers SET used_s = ? WHERE owner = ? AND id = ?", (now_s, owner, link.id))
+                connection.execute(_TOUCH, (*used, owner, link.id))
             return links
 
         return self._write(change)
@@ -133,15 +143,19 @@ class StoredAnswers:
         with self._connected() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
+    def _use(self, connection: sqlite3.Connection) -> tuple[float, int]:
+        """`used_s` and `turn` of what is used now: after all the others, also where the clock was set back."""
+        newest_s, last = connection.execute(_NEWEST).fetchone()
+        return max(self._clock.now_s(), newest_s or 0.0), (last or 0) + 1
+
     def _forget(self, connection: sqlite3.Connection) -> None:
-        now_s = time.time()
-        # A clock that was set while the server runs says nothing about age.
-        if abs(now_s - time.monotonic() - self._started_s) < _CLOCK_TOLERANCE_S:
-            connection.execute("DELETE FROM answers WHERE used_s < ?", (now_s - self._bounds.age_s,))
+        if self._clock.trusted():
+            oldest_s = self._clock.now_s() - self._bounds.age_s
+            connection.execute("DELETE FROM answers WHERE used_s < ?", (oldest_s,))
         count, size_bytes = connection.execute("SELECT count(*), total(size_bytes) FROM answers").fetchone()
         while count > self._bounds.count or (size_bytes > self._bounds.size_bytes and count > 1):
             oldest = connection.execute(
-                "SELECT rowid, size_bytes FROM answers ORDER BY used_s, rowid LIMIT 1"
+                "SELECT rowid, size_bytes FROM answers ORDER BY turn, used_s, rowid LIMIT 1"
             ).fetchone()
             connection.execute("DELETE FROM answers WHERE rowid = ?", (oldest["rowid"],))
             count, size_bytes = count - 1, size_bytes - oldest["size_bytes"]

@@ -26,7 +26,7 @@ class Found:
 
 
 class Table:
-    """All endpoints, by path. Rows without parameters come first, then in the order given."""
+    """All endpoints, by path. A path with rows of its own takes no others; patterns are tried in the order given."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
@@ -51,7 +51,8 @@ class Table:
     def find(self, method: str, path: str) -> Found:
         """HEAD is answered where GET is."""
         methods: list[str] = []
-        for candidate, values in ((self._plain.get(path, {}), dict[str, Any]()), *self._matching(path)):
+        own = self._plain.get(path)
+        for candidate, values in [(own, dict[str, Any]())] if own else self._matching(path):
             endpoint = candidate.get("GET" if method == "HEAD" else method)
             if endpoint:
                 return Found(endpoint, values, ())

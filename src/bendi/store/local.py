@@ -7,7 +7,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from bendi.errors import NotFoundError, StoreError, UsageError
+from bendi.errors import ModelIncomplete, NotFoundError, StoreError, UsageError
 from bendi.i18n import _
 from bendi.settings import Settings
 from bendi.store.catalogue import DEMO, Catalogue, demo_path, load_catalogue, nearest_hint
@@ -71,11 +71,11 @@ class Store:
         """The complete model that `text` means: `demo`, a path, a name, an alias, or a part of a name that is enough.
 
         Raises NotFoundError (with the nearest names and the command that brings the model), UsageError when several
-        models fit, StoreError when its download has not ended.
+        models fit, ModelIncomplete when its download has not ended.
         """
         model = self.lookup(text)
         if not model.complete:
-            raise StoreError(
+            raise ModelIncomplete(
                 _("{name} is not complete on this machine").format(name=model.name),
                 hint=_("Continue its download: {command}").format(command=f"bendi pull {typed(model.name)}"),
             )

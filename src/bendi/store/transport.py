@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bendi.errors import DownloadError
+from bendi.errors import DownloadError, Offline
 from bendi.formats.json_scan import bounded_json
 from bendi.i18n import _
 from bendi.lazy import lazily
@@ -274,8 +274,8 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
-def offline_error(what: str) -> DownloadError:
-    return DownloadError(
+def offline_error(what: str) -> Offline:
+    return Offline(
         _("bendi is set to work offline, so {what} was not contacted").format(what=host_of(what) or what),
         hint=_("For this command only: BENDI_OFFLINE=0 bendi ..."),
     )

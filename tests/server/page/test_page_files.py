@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import httpx
 import pytest
 from live import LiveServer
 
@@ -24,8 +25,15 @@ def test_browsers_get_the_page_and_programs_a_line(server: LiveServer) -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
     line = server.client.get("/")
     assert (line.status_code, line.headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    assert "bendi" in line.text
-    assert server.client.head("/").status_code == 200
+    seen = server.client.head("/")
+    assert (seen.status_code, seen.content, seen.headers["content-type"]) == (200, b"", line.headers["content-type"])
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/x-ndjson"])
+def test_clients_of_ollama_find_what_they_look_for(server: LiveServer, accept: str | None) -> None:
+    headers = {} if accept is None else {"Accept": accept}
+    answer = httpx.get(server.url, headers=headers, trust_env=False)
+    assert (answer.status_code, answer.text) == (200, "Ollama is running")
 
 
 def test_every_file_has_its_type_and_is_not_sent_twice(server: LiveServer) -> None:
