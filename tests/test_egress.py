@@ -69,7 +69,8 @@ def test_works_where_there_is_no_network_at_all() -> None:
     tried = subprocess.run(["unshare", "-rn", "true"], capture_output=True)
     if tried.returncode:
         pytest.skip("this system lets no user make a network namespace")
-    command = ["unshare", "-rn", sys.executable, "-m", "bendi", "run", "demo", "What is quantization?", "--no-save"]
+    question = ["run", "demo", "What is quantization?", "--no-save", "--temperature", "0"]
+    command = ["unshare", "-rn", sys.executable, "-m", "bendi", *question]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "weights" in done.stdout

@@ -46,7 +46,7 @@ class Loads:
         self._metrics.model_unloaded(entry.model.name, reason)
         entry.cancel_expiry()
         entry.state = "stopping"
-        keep = reason in ("idle", "room", "end") and not entry.busy
+        keep = reason in ("idle", "room", "end") and entry.kind == "text" and not entry.busy
         entry.work = asyncio.get_running_loop().create_task(self._unload(entry, keep))
 
     async def _load(self, entry: Entry, opening: Opening) -> None:
@@ -76,7 +76,8 @@ class Loads:
     def _open(self, opening: Opening, planned: Planned, model: LocalModel) -> Engine:
         engine = opening.open(planned.load, model)
         try:
-            self._kept.take_up(engine, model, planned.fit.slots)
+            if planned.load.state_dir:
+                self._kept.take_up(engine, model, planned.fit.slots)
         except BaseException:
             engine.close()
             raise
