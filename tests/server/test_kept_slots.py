@@ -81,6 +81,18 @@ def test_unloading_for_idling_keeps_it_too(settings: Settings) -> None:
         assert ask(server, session, "And in short?")["usage"]["cached_tok"] > 512
 
 
+def test_loading_and_counting_beforehand_make_no_difference(settings: Settings) -> None:
+    """As `bendi serve MODEL`, the page and clients that count do: nothing of a program is in the model then."""
+    with LiveServer(settings) as server:
+        assert server.client.post("/api/bendi/load", json={"model": "demo"}).status_code == 200
+        assert server.client.post("/api/generate", json={"model": "demo"}).status_code == 200
+        assert server.client.post("/tokenize", json={"model": "demo", "content": "rain"}).status_code == 200
+        counted = {"model": "demo", "messages": [{"role": "user", "content": "rain"}]}
+        assert server.client.post("/v1/messages/count_tokens", json=counted).status_code == 200
+        ask(server, begin(server), LONG)
+    assert len(kept(settings)) == 1
+
+
 @pytest.mark.parametrize(("allowed", "states"), [(False, 0), (True, 2)])
 def test_prompts_of_programs_are_kept_only_where_that_is_allowed(
     settings: Settings, allowed: bool, states: int

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bendi.engines import Engine, StatefulEngine
+from bendi.engines import Engine, EngineInfo, StatefulEngine
 from bendi.engines.kv_state import delete_state, saved_states
 from bendi.errors import BendiError, EngineError, StateUnusable, StoreError
 from bendi.i18n import _
@@ -51,12 +51,12 @@ class KeptStates:
         with suppress(BendiError):
             self._make_room()
 
-    def take_up_slots(self, engine: Engine, model_path: Path, slots: int) -> None:
+    def take_up_slots(self, engine: Engine) -> None:
         """Gives the slots of `engine`, which has just been loaded, what `put_down_slots` kept of them. Raises
         EngineError when the engine ends of it; it will not be given the same again."""
         if not isinstance(engine, StatefulEngine):
             return
-        for slot, name in enumerate(_slot_names(model_path, slots)):
+        for slot, name in enumerate(_slot_names(engine.info)):
             try:
                 engine.restore_state(name, slot)
             except StateUnusable:
@@ -65,11 +65,11 @@ class KeptStates:
                 delete_state(self.folder, name)
                 raise
 
-    def put_down_slots(self, engine: Engine, model_path: Path, slots: int) -> None:
+    def put_down_slots(self, engine: Engine) -> None:
         """Keeps what the slots of `engine` hold; nobody may be using it."""
         if not isinstance(engine, StatefulEngine):
             return
-        for slot, name in enumerate(_slot_names(model_path, slots)):
+        for slot, name in enumerate(_slot_names(engine.info)):
             with suppress(BendiError):
                 if engine.save_state(name, slot).cached_tok < LEAST_TOK:
                     delete_state(self.folder, name)
@@ -99,7 +99,7 @@ class KeptStates:
             total_bytes -= state.size_bytes
 
 
-def _slot_names(model_path: Path, slots: int) -> list[str]:
+def _slot_names(info: EngineInfo) -> list[str]:
     """For the slots of a model. The same file with other contents is noticed when a state is to be used."""
-    digest = hashlib.sha256(str(model_path.absolute()).encode()).hexdigest()[:24]
-    return [f"{_SLOTS}{digest}-{slot}" for slot in range(slots)]
+    digest = hashlib.sha256(str(info.model_path.absolute()).encode()).hexdigest()[:24]
+    return [f"{_SLOTS}{digest}-{slot}" for slot in range(info.slots)]

@@ -65,6 +65,7 @@ class FakeEngine:
             context_tok=load.context_tok or _CONTEXT_TOK,
             train_context_tok=_CONTEXT_TOK,
             load_s=0.0,
+            slots=load.parallel,
         )
         self._delay_s = delay_s
         self._script = list(script)

@@ -68,6 +68,7 @@ class LlamaServerEngine:
             train_context_tok=int(facts.get("n_ctx_train", 0)),
             load_s=float(ready["load_s"]),
             has_chat_template=prepared.info.chat_template is not None,
+            slots=prepared.setup.parallel,
             details={"sandbox": str(ready["sandbox"]), "pid": str(worker.pid)},
             buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
@@ -155,7 +156,7 @@ class LlamaServerEngine:
         return found, int(answer["timings"]["prompt_n"])
 
     def save_state(self, name: str, slot: int = 0) -> StateInfo:
-        _check_slot(slot, self.prepared.setup.parallel)
+        _check_slot(slot, self._info.slots)
 
         def write(file_name: str) -> tuple[int, int]:
             answer = _slot_action(self._address, slot, "save", file_name)
@@ -167,7 +168,7 @@ class LlamaServerEngine:
             self._fail(error)
 
     def restore_state(self, name: str, slot: int = 0) -> StateInfo:
-        _check_slot(slot, self.prepared.setup.parallel)
+        _check_slot(slot, self._info.slots)
 
         def read(file_name: str) -> int:
             return int(_slot_action(self._address, slot, "restore", file_name)["n_restored"])

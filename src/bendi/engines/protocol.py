@@ -65,9 +65,9 @@ class LoadRequest:
 class EngineInfo:
     """Facts about a loaded model, as the engine reports them.
 
-    `context_tok`: tokens that one conversation can hold. `train_context_tok`: what the model was trained for.
-    `details`: what else a bug report needs, by name. `buffers`: the sizes that the engine reported; None where it did
-    not.
+    `context_tok`: tokens that one conversation can hold. `train_context_tok`: what the model was trained for. `slots`:
+    how many conversations it holds at a time. `details`: what else a bug report needs, by name. `buffers`: the sizes
+    that the engine reported; None where it did not.
     """
 
     engine: str
@@ -77,6 +77,7 @@ class EngineInfo:
     train_context_tok: int
     load_s: float
     has_chat_template: bool = True
+    slots: int = 1
     details: dict[str, str] = field(default_factory=dict)
     buffers: LoadReport | None = None
 

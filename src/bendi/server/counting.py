@@ -18,7 +18,7 @@ async def prompt_tok(call: Call, model: str, request: GenerateRequest) -> int:
     persona = call.services.pool.named(model).persona
     if persona:
         request = with_persona(request, persona)
-    async with call.services.pool.lease(Wish(model)) as lease:
+    async with call.services.pool.lease(Wish(model, session=None)) as lease:
         engine = lease.engine
         if not isinstance(engine, Tokenizer):
             raise ApiError(501, _("The engine of this model cannot count tokens."), code="not_implemented")

@@ -15,7 +15,6 @@ from bendi.engines import Engine
 from bendi.errors import BendiError
 from bendi.server.pool_load import is_alive
 from bendi.settings import Settings
-from bendi.store import LocalModel
 
 
 class KeptSlots:
@@ -25,18 +24,18 @@ class KeptSlots:
         self._settings = settings
         self._states = KeptStates(settings.kept_states_dir, settings.kept_states_bytes)
 
-    def take_up(self, engine: Engine, model: LocalModel, slots: int) -> None:
+    def take_up(self, engine: Engine) -> None:
         """To be called when `engine` has been loaded. Raises EngineError when it ends of it."""
         if self._settings.kept_states_bytes:
-            self._states.take_up_slots(engine, model.path, slots)
+            self._states.take_up_slots(engine)
 
-    def put_down(self, engine: Engine, model: LocalModel, slots: int, sessions: Iterable[str] | None) -> None:
+    def put_down(self, engine: Engine, sessions: Iterable[str] | None) -> None:
         """To be called when nobody uses `engine` any more. `sessions`: in which all that was asked of it is; None when
         something is in none. What was deleted meanwhile is not kept."""
         if not self._settings.kept_states_bytes or not is_alive(engine):
             return
         if self._settings.serve_keep_prompts or (sessions is not None and self._are_there(sessions)):
-            self._states.put_down_slots(engine, model.path, slots)
+            self._states.put_down_slots(engine)
 
     def _are_there(self, sessions: Iterable[str]) -> bool:
         try:

@@ -113,7 +113,7 @@ async def _chat(call: Call) -> Response:
 
 async def _load_only(call: Call, body: OllamaRequest, shape: _Shape) -> Response:
     """A request without a question loads the model, or with `keep_alive` 0 lets go of it once nobody uses it."""
-    wish = wish_of(body)
+    wish = replace(wish_of(body), session=None)
     reason: DoneReason = "load"
     if wish.keep_alive_s == 0:
         reason = "unload"

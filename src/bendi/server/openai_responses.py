@@ -187,6 +187,7 @@ _GONE = {
     404: "There is no such answer, or it is somebody else's.",
     507: "What is stored cannot be read or written: the disk may be full.",
 }
+_ASK_ERRORS = {**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."}
 ENDPOINTS = (
     Endpoint(
         method="POST",
@@ -198,7 +199,7 @@ ENDPOINTS = (
         body=ResponseBody,
         answer=ResponseAnswer,
         stream="sse",
-        errors={**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."},
+        errors=_ASK_ERRORS,
     ),
     Endpoint(
         method="POST",
@@ -209,7 +210,7 @@ ENDPOINTS = (
         summary="How many tokens the prompt of an answer has, exactly.",
         body=ResponseBody,
         answer=InputTokens,
-        errors={**MODEL_ERRORS, 404: "There is no such model, or no such earlier answer."},
+        errors=_ASK_ERRORS,
     ),
     Endpoint(
         method="GET",

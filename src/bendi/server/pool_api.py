@@ -90,7 +90,7 @@ async def _pin(call: Call) -> Response:
 async def _load(call: Call) -> Response:
     body: LoadRequest = call.body
     pool = call.services.pool
-    wish = Wish(body.model, body.kind, body.context_tok, _seconds(body.keep_alive))
+    wish = Wish(body.model, body.kind, body.context_tok, _seconds(body.keep_alive), session=None)
     async with pool.lease(wish) as lease:
         if body.pinned is not None:
             await pool.pin(lease.model, body.pinned)

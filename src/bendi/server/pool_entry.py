@@ -26,7 +26,7 @@ class Waiter:
     context_tok: int
     keep_alive_s: float
     arrived_s: float
-    session: str = ""
+    session: str | None = ""
 
 
 @dataclass(eq=False)
@@ -41,10 +41,11 @@ class Hosted:
     busy: int = 0
     sessions: set[str] | None = field(default_factory=set)
 
-    def remember_session(self, session: str) -> None:
-        if not session:
+    def remember_session(self, session: str | None) -> None:
+        """`session`: as in Wish."""
+        if session == "":
             self.sessions = None
-        elif self.sessions is not None:
+        elif session is not None and self.sessions is not None:
             self.sessions.add(session)
 
     @property

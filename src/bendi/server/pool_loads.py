@@ -46,7 +46,7 @@ class Loads:
         self._metrics.model_unloaded(entry.model.name, reason)
         entry.cancel_expiry()
         entry.state = "stopping"
-        keep = reason in ("idle", "room", "end") and entry.kind == "text" and not entry.busy
+        keep = reason in ("idle", "room", "end") and not entry.busy
         entry.work = asyncio.get_running_loop().create_task(self._unload(entry, keep))
 
     async def _load(self, entry: Entry, opening: Opening) -> None:
@@ -76,8 +76,7 @@ class Loads:
     def _open(self, opening: Opening, planned: Planned, model: LocalModel) -> Engine:
         engine = opening.open(planned.load, model)
         try:
-            if planned.load.state_dir:
-                self._kept.take_up(engine, model, planned.fit.slots)
+            self._kept.take_up(engine)
         except BaseException:
             engine.close()
             raise
@@ -87,7 +86,7 @@ class Loads:
         hosted = entry.hosted
         try:
             if keep and hosted:
-                await in_thread(self._kept.put_down, hosted.engine, entry.model, hosted.fit.slots, hosted.sessions)
+                await in_thread(self._kept.put_down, hosted.engine, hosted.sessions)
             await _close(entry)
         finally:
             self._settle(entry)

@@ -20,13 +20,13 @@ class Wish:
     """What a request needs. `model`: any name that `bendi run` takes, or `name@persona`. `context_tok`: at least so
     much for one conversation; None for what the plan gives. `keep_alive_s`: how long the model stays loaded after its
     last request; None for the server's setting, 0 for not at all, infinity for always. `session`: the session in which
-    what is asked and answered is kept; empty for none."""
+    what is asked and answered is kept; empty for none; None where the model is asked for no answer."""
 
     model: str
     kind: Kind = "text"
     context_tok: int | None = None
     keep_alive_s: float | None = None
-    session: str = ""
+    session: str | None = ""
 
 
 def _nothing() -> None:

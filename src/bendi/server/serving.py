@@ -191,7 +191,7 @@ class _Run:
             model = await pool.model_of(Wish(name))
             kind = await asyncio.to_thread(usual_kind, model.path)
             self.start.log({"event": "loading", "model": model.name})
-            async with pool.lease(Wish(name, kind, keep_alive_s=math.inf)):
+            async with pool.lease(Wish(name, kind, keep_alive_s=math.inf, session=None)):
                 await pool.pin(name, True)
 
     @contextlib.contextmanager

@@ -100,7 +100,7 @@ async def _leased(call: Call, name: str) -> Lease:
     model = await pool.model_of(Wish(name))
     loaded = [entry.kind for entry in pool.loaded() if entry.path == str(model.path)]
     kind = loaded[0] if loaded else await asyncio.to_thread(usual_kind, model.path)
-    return await pool.acquire(Wish(name, kind))
+    return await pool.acquire(Wish(name, kind, session=None))
 
 
 def _readable(lease: Lease) -> HasTokens:
