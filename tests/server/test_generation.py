@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +162,17 @@ def test_older_turns_go_only_when_the_client_says_so(ask: Ask, policy: str) -> N
     assert hopeless["status"] == 400
 
 
+@pytest.fixture
+def live_with_one_thread(settings: Settings) -> Iterator[LiveServer]:
+    """Two models that answer at once, with all cores each, would wait for each other most of the time."""
+    with LiveServer(replace(settings, threads=1), endpoints=(*ALL, *ENDPOINTS)) as server:
+        yield server
+
+
 def test_a_killed_worker_takes_only_its_own_answers_along(
-    live: LiveServer, settings: Settings, demo_model: Path
+    live_with_one_thread: LiveServer, settings: Settings, demo_model: Path
 ) -> None:
+    live = live_with_one_thread
     copies(settings, demo_model, "b")
     long_tok = 32768  # so long that even a busy machine kills the worker before its answer ends
     (settings.models_dirs[0] / "a.gguf").write_bytes(with_context(demo_model, long_tok))

@@ -6,7 +6,7 @@ otherwise (`serve_keep_prompts`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import closing
 
 from bendi.chat.kept_states import KeptStates
@@ -29,12 +29,13 @@ class KeptSlots:
         if self._settings.kept_states_bytes:
             self._states.take_up_slots(engine)
 
-    def put_down(self, engine: Engine, sessions: Iterable[str] | None) -> None:
+    def put_down(self, engine: Engine, sessions: Collection[str] | None) -> None:
         """To be called when nobody uses `engine` any more. `sessions`: in which all that was asked of it is; None when
         something is in none. What was deleted meanwhile is not kept."""
         if not self._settings.kept_states_bytes or not is_alive(engine):
             return
-        if self._settings.serve_keep_prompts or (sessions is not None and self._are_there(sessions)):
+        # Where nothing was asked there is nothing to keep, and no file to be opened.
+        if self._settings.serve_keep_prompts or (sessions and self._are_there(sessions)):
             self._states.put_down_slots(engine)
 
     def _are_there(self, sessions: Iterable[str]) -> bool:
