@@ -74,3 +74,36 @@ def test_the_work_waits_for_a_slow_reader() -> None:
             assert made < 100
 
     asyncio.run(read())
+
+
+def test_a_task_that_is_cancelled_again_and_again_still_waits_for_the_end_of_the_work() -> None:
+    stop, may_end, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def work(_tell: Callable[[int], None]) -> Generator[int]:
+        try:
+            while not stop.is_set():
+                yield 1
+        finally:
+            may_end.wait(10)
+            closed.set()
+
+    async def read(reading: asyncio.Event) -> None:
+        try:
+            async with aclosing(yielded(work, stop.set)) as items:
+                async for _item in items:
+                    reading.set()
+        finally:
+            assert closed.is_set()
+
+    async def main() -> None:
+        reading = asyncio.Event()
+        task = asyncio.create_task(read(reading))
+        await reading.wait()
+        for _time in range(3):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())

@@ -65,5 +65,17 @@ async def yielded(
         room.release()
         if not ended.is_set():
             stop()
-            # Shielded: a task that is cancelled here once more must not leave the work running unseen.
-            await asyncio.shield(asyncio.ensure_future(ended.wait()))
+            await _whatever_comes(ended)
+
+
+async def _whatever_comes(event: asyncio.Event) -> None:
+    """Waits for `event`. A task that is cancelled meanwhile, also more than once, must not leave the work running
+    unseen: it is cancelled when the event has come."""
+    cancelled: asyncio.CancelledError | None = None
+    while not event.is_set():
+        try:
+            await event.wait()
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
