@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +121,14 @@ class Confirmed:
     def respond(self, url: str, stream: bool) -> None:
         previous: str | None = None
         with client_of(url) as client:
-            while True:
+            for number in count(1):
                 if stream:
                     response = self._streamed(client, previous)
                 else:
                     response = respond(client, "What is MoE?", previous_response_id=previous)
                 self.responses[response["id"]] = response
                 # Chains grow, but stay within the context.
-                previous = response["id"] if len(self.responses) % 5 else None
+                previous = response["id"] if number % 5 else None
 
     def _streamed(self, client: httpx.Client, previous: str | None) -> dict[str, Any]:
         body = {"model": "demo", "input": "What is MoE?", "max_output_tokens": 16, "stream": True}
@@ -158,7 +158,8 @@ def test_a_server_that_is_killed_keeps_what_it_has_confirmed(start: Start, setti
         running += [clients.submit(confirmed.talk, url) for _number in range(2)]
         until(lambda: len(confirmed.responses) >= 12 and sum(map(len, confirmed.sessions.values())) >= 12)
         process.signal(signal.SIGKILL)
-        assert all(isinstance(client.exception(30), httpx.TransportError) for client in running)
+        ends = [client.exception(30) for client in running]
+    assert all(isinstance(end, httpx.TransportError) for end in ends), ends
     assert process.end() == -signal.SIGKILL
     again = start("demo")
     with client_of(again.url) as client:
