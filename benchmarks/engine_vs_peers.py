@@ -15,8 +15,9 @@ Models have real shapes and random weights: they say nothing, and are as fast as
 model at once and are asked in turns for the same lengths, so that whatever else the machine does meets all of them:
 PP of 512 tokens and TG of 24, after as many tokens as `--depths` says. A timing beside which something else was running
 is taken again, twice at most. Tables show medians in tokens per second, half the distance between the fastest and the
-slowest timing, the ratio to the first engine, and for TG the share of what memory allows: the bandwidth measured in the
-same run, divided by the bytes of weights and of keys and values that one token reads.
+slowest timing, the ratio to the first engine, and for TG the share of what memory allows: the bandwidth measured right
+before and after each timing, divided by the bytes of weights and of keys and values that one token reads. (On a virtual
+machine it moves by a factor of two within minutes, so that one figure for the whole run would say nothing.)
 
 With `--out`, what is measured is kept in a file and not measured again (`--seconds N` ends after the depth that is
 being measured then). `--quick` is always the same small round: Qwen3-0.6B in Q8_0, depths 0 and 512.
@@ -42,7 +43,7 @@ from peers.contestants import Absent, Bench, Contestant, Rates, Subject, Through
 from peers.outside import PYTHON_PEERS, node_peer, python_peer
 
 from bendi.engines import native_builds
-from bendi.engines.bandwidth import memory_read_bytes_s
+from bendi.engines.bandwidth import MemoryReader
 from bendi.engines.native_recipe import SERVER
 from bendi.engines.pace import Pace
 from bendi.engines.random_weights import write_random_model
@@ -55,6 +56,7 @@ from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.planner.work import ModelWork
 from bendi.settings import Settings, load_settings
 from bendi.store.known_models import known_models
+from bendi.units import MIB
 
 MODELS = ("qwen3:0.6b", "llama3.2:1b")
 TYPES = ("Q8_0", "Q4_0", "Q4_K_M")
@@ -79,15 +81,17 @@ _F16_BYTES = 2
 _SETTLE_S = 0.2
 """Threads of engines go on waiting at full speed for a moment after an answer."""
 _SURELY_HELD_TOK = 256
+_MEMORY_BYTES, _MEMORY_ROUNDS = 128 * MIB, 2
 
 
 @dataclass
 class Timings:
-    """Of one engine at one depth, in tokens per second. `disturbed`: how many of them no retaking could save.
-    `held`: whether it kept the tokens of the depth, as far as it says."""
+    """Of one engine at one depth. `memory_bytes_s`: what memory gave beside each timing of TG. `disturbed`: how many
+    timings no retaking could save. `held`: whether it kept the tokens of the depth, as far as it says."""
 
     pp_tok_s: list[float] = field(default_factory=list)
     tg_tok_s: list[float] = field(default_factory=list)
+    memory_bytes_s: list[float] = field(default_factory=list)
     disturbed: int = 0
     retaken: int = 0
     held: bool = True
@@ -96,29 +100,19 @@ class Timings:
 
 @dataclass
 class Round:
-    """All engines at one depth. `limit_tok_s`: of TG, what memory allows for the weights in the file."""
+    """All engines at one depth. `token_bytes`: what one token reads."""
 
     depth_tok: int
-    memory_bytes_s: float
-    limit_tok_s: float
+    token_bytes: float
     engines: dict[str, Timings]
 
 
 class Match:
-    """One model, held by all engines. `memory_bytes_s`: what memory gave before they were loaded; the most that is ever
-    seen counts, since it wavers and must not make a limit that is too low."""
+    """One model, held by all engines."""
 
-    def __init__(
-        self,
-        contestants: list[Contestant],
-        subject: Subject,
-        work: ModelWork,
-        *,
-        repeats: int,
-        memory_bytes_s: float,
-    ) -> None:
+    def __init__(self, contestants: list[Contestant], subject: Subject, work: ModelWork, repeats: int) -> None:
         self._contestants, self._subject, self._work, self._repeats = contestants, subject, work, repeats
-        self._memory_bytes_s = memory_bytes_s
+        self._memory = MemoryReader(subject.threads, _MEMORY_BYTES)
         self._words = endless_words(subject.blueprint.vocab)
         self._pace = Pace(subject.threads)
         self._past: tuple[int, ...] = ()
@@ -133,10 +127,8 @@ class Match:
         for _repeat in range(self._repeats):
             for each in [*self._contestants]:
                 self._turn(each, lambda each=each: self._time(each, found[each.name]))
-        self._memory_bytes_s = max(self._memory_bytes_s, memory_read_bytes_s(self._subject.threads))
-        limit_tok_s = self._memory_bytes_s / bytes_for_one_token(self._work, depth_tok)
         present = {each.name: found[each.name] for each in self._contestants}
-        return Round(depth_tok, self._memory_bytes_s, limit_tok_s, present)
+        return Round(depth_tok, bytes_for_one_token(self._work, depth_tok), present)
 
     def _turn(self, each: Contestant, do: Callable[[], object]) -> None:
         try:
@@ -150,11 +142,14 @@ class Match:
 
     def _time(self, each: Contestant, into: Timings) -> None:
         prompt = self._undisturbed(lambda: self._ask(each, _PROMPT_TOK, 1), into)
+        before_s = self._memory.seconds(_MEMORY_ROUNDS)
         answer = self._undisturbed(lambda: self._ask(each, _SHORT_TOK, _ANSWER_TOK + 1), into)
+        memory_s = (before_s + self._memory.seconds(_MEMORY_ROUNDS)) / 2
         into.held &= (prompt.computed_tok or 0) < _PROMPT_TOK + _SURELY_HELD_TOK
         into.held &= (answer.computed_tok or 0) < _SHORT_TOK + _SURELY_HELD_TOK
         into.pp_tok_s.append(prompt.pp_tok_s or 0.0)
         into.tg_tok_s.append(answer.tg_tok_s or 0.0)
+        into.memory_bytes_s.append(self._memory.read_bytes / memory_s)
 
     def _undisturbed(self, ask: Callable[[], Rates], into: Timings) -> Rates:
         """The first timing beside which nothing else was running, or the least disturbed of a few."""
@@ -221,18 +216,18 @@ def measure(
         context_tok = max(options.depths) + _ROOM_TOK
         subject = Subject(path, blueprint, known.config, file_type, context_tok, detect_cpu().usable_cores)
         os.sync()  # the system must not be busy with writing these files while they are read
-        memory_bytes_s = memory_read_bytes_s(subject.threads)
         present, absent = contestants(subject, options, settings, stack)
         os.sync()
         work = model_work(blueprint.header(types))
-        match = Match(present, subject, work, repeats=options.repeats, memory_bytes_s=memory_bytes_s)
+        match = Match(present, subject, work, options.repeats)
         for depth_tok in depths_tok:
             found = match.at(depth_tok)
             yield found, absent | match.absent
 
 
 def show(title: str, found: Round) -> None:
-    memory = f"memory reads {found.memory_bytes_s / 1e9:.1f} GB/s, at most {found.limit_tok_s:.1f} tok/s of TG"
+    speeds = [speed / 1e9 for rates in found.engines.values() for speed in rates.memory_bytes_s] or [0.0]
+    memory = f"memory reads {min(speeds):.1f} to {max(speeds):.1f} GB/s, {found.token_bytes / 1e6:.0f} MB a token"
     print(f"\n{title}, after {found.depth_tok} tokens ({memory})")
     print(f"{'':44}{'PP':>8}{'±':>7}{'ratio':>8}{'TG':>9}{'±':>7}{'ratio':>8}{'of limit':>10}")
     first = next(iter(found.engines.values()), None)
@@ -241,7 +236,8 @@ def show(title: str, found: Round) -> None:
         text = f"{name:44}" + _columns(rates.pp_tok_s if rates.held else [], first.pp_tok_s)
         text += " " + _columns(rates.tg_tok_s, first.tg_tok_s)
         if rates.tg_tok_s and rates.reads_file:
-            text += f"{statistics.median(rates.tg_tok_s) / found.limit_tok_s:10.0%}"
+            pairs = zip(rates.tg_tok_s, rates.memory_bytes_s, strict=True)
+            text += f"{statistics.median(tok_s * found.token_bytes / bytes_s for tok_s, bytes_s in pairs):10.0%}"
         notes = [f"{rates.disturbed} disturbed"] if rates.disturbed else []
         notes += [] if rates.held else ["computes the beginning again"]
         print(text + ("   " + ", ".join(notes) if notes else ""))

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -45,9 +46,7 @@ QUESTIONS = (
     "Why does memory bandwidth decide the speed?",
     "What is MoE?",
 )
-_SLOTS = 4
-_CONTEXT_TOK = 2048
-_FIRST_TOK, _ANSWER_TOK = 16, 64
+_FIRST_TOK, _ANSWER_TOK, _LONG_TOK = 16, 64, 1024
 _TTFT_ANSWERS, _LEAST_ANSWERS = 30, 24
 _START_S = 30.0
 _SETTLE_S = 2.0
@@ -150,6 +149,13 @@ def serving(model: str, queue: int) -> Iterator[tuple[int, subprocess.Popen[byte
         process.wait(30)
 
 
+def loaded(port: int) -> tuple[int, int]:
+    """How many slots the server gave the model, and tokens to each: the worker beside it gets the same."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/bendi/ps") as answer:
+        (model,) = json.load(answer)["models"]
+    return int(model["slots"]), int(model["context_tok"])
+
+
 def resident_mib(process: subprocess.Popen[bytes]) -> float:
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / MIB
@@ -186,13 +192,13 @@ def show_throughput(raw: Target, gateway: Target, clients: int, repeats: int) ->
     )
 
 
-def show_idle(gateway: Target, process: subprocess.Popen[bytes], count: int) -> None:
+def show_idle(gateway: Target, process: subprocess.Popen[bytes], count: int, slots: int) -> None:
     """All slots write long answers; `count` more streams wait."""
     before = resident_mib(process)
     with ExitStack() as stack:
-        for number in range(count + _SLOTS):
+        for number in range(count + slots):
             connection = stack.enter_context(closing(gateway.connect()))
-            connection.sendall(request(gateway, number, _CONTEXT_TOK // 2))
+            connection.sendall(request(gateway, number, _LONG_TOK))
         time.sleep(_SETTLE_S)
         print(f"{count} waiting streams: {resident_mib(process):.0f} MiB resident (before: {before:.0f})", flush=True)
 
@@ -220,8 +226,10 @@ def main() -> None:
         else:
             path = Store(settings).resolve(model).path
         port, process = stack.enter_context(serving(model, options.idle + 64))
-        request_ = LoadRequest(path, context_tok=_CONTEXT_TOK, parallel=_SLOTS)
-        engine = stack.enter_context(closing(open_engine(request_, settings)))
+        gateway = Target(lambda: socket.create_connection(("127.0.0.1", port)), model)
+        load(gateway, 1, 1, _FIRST_TOK)
+        slots, context_tok = loaded(port)
+        engine = stack.enter_context(closing(open_engine(LoadRequest(path, context_tok, parallel=slots), settings)))
         assert isinstance(engine, LlamaServerEngine)
         address = engine.worker.address
         assert address
@@ -232,16 +240,16 @@ def main() -> None:
             return connection
 
         raw = Target(to_worker, model, f"Authorization: Bearer {address.key}")
-        gateway = Target(lambda: socket.create_connection(("127.0.0.1", port)), model)
         for target in (raw, gateway):
-            load(target, _SLOTS, 2 * _SLOTS, _FIRST_TOK)
-        print(f"{options.shape or model}, {engine.info.build}, {_SLOTS} slots; the worker first, then the server")
+            load(target, slots, 2 * slots, _FIRST_TOK)
+        shape = f"{slots} slots of {context_tok} tokens"
+        print(f"{options.shape or model}, {engine.info.build}, {shape}; the worker first, then the server")
         show_first_tokens(raw, gateway, options.repeats)
         for clients in map(int, options.clients.split(",")):
             show_throughput(raw, gateway, clients, options.repeats)
         print(f"the server: {resident_mib(process):.0f} MiB resident")
         if options.idle:
-            show_idle(gateway, process, options.idle)
+            show_idle(gateway, process, options.idle, slots)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from bendi.hardware import detect_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECK = Path(__file__).parent / "kernels" / "check.cpp"
-PRODUCTS = {"q4_0", "iq4_nl", "mxfp4", "q4_K", "q8_0", "q6_K"}
+PRODUCTS = {"q4_0", "iq4_nl", "mxfp4", "q4_K", "q8_0", "q6_K", "prompts_q4_0", "prompts_q4_K"}
+CLEARING, ATTENTION, VECTORS, PROMPTS, MATRICES = KERNELS
 NARROW = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
 
 
@@ -62,32 +63,36 @@ def test_attention_with_avx2(ggml: Path, tmp_path: Path) -> None:
     error, results, left = found["attention"]
     assert error < 1e-5 and results > 10_000 and left == 0
     assert found["attention_not_covered"][2] == 2
+    error, results, left = found["clearing"]
+    assert error == 0 and results > 10_000_000 and left == 0
+    assert found["clearing_not_covered"][2] == 3
 
 
 def test_all_kernels_with_what_this_cpu_has(ggml: Path, tmp_path: Path) -> None:
     cpu = detect_cpu()
-    if not KERNELS[1].needs <= cpu.isa:
+    if not VECTORS.needs <= cpu.isa:
         pytest.skip("this CPU has no AVX-512 with VNNI")
     found = checked(ggml, isa_flags(cpu), tmp_path)
-    assert {*found} == PRODUCTS | {"attention", "attention_not_covered"}
+    others = {"attention", "matrices", "clearing"}
+    others |= {f"{name}_not_covered" for name in others}
+    assert {*found} == PRODUCTS | others
     for name in PRODUCTS:
         error, results, left = found[name]
         assert error < 2e-6 and results and left == (name == "q8_0"), name
     assert found["attention"][0] < 1e-5
+    error, results, left = found["matrices"]
+    assert error < 2e-6 and results > 10_000 and left == 0
+    assert found["matrices_not_covered"][2] == 1
 
 
-def test_a_build_has_the_kernels_that_its_cpu_can_use(tmp_path: Path) -> None:
+def test_a_build_has_the_kernels_that_its_cpu_can_use() -> None:
     cpu = detect_cpu()
-    compiler = find_compiler(isa_flags(cpu), tmp_path)
-    if compiler is None:
-        pytest.skip("there is no compiler here")
-    wide = replace(cpu, architecture="x86_64", isa=KERNELS[1].needs)
-    narrow = replace(wide, isa=KERNELS[0].needs)
-    assert kernels_for(wide, compiler) == KERNELS
-    assert kernels_for(narrow, compiler) == KERNELS[:1]
-    assert kernels_for(replace(wide, isa=frozenset({"avx"})), compiler) == ()
-    assert kernels_for(replace(wide, architecture="aarch64"), compiler) == ()
-    assert kernels_for(wide, replace(compiler, kind="zig")) == ()
+    wide = replace(cpu, architecture="x86_64", isa=VECTORS.needs)
+    narrow = replace(wide, isa=ATTENTION.needs)
+    assert kernels_for(wide) == KERNELS
+    assert kernels_for(narrow) == (CLEARING, ATTENTION)
+    assert kernels_for(replace(wide, isa=frozenset({"avx"}))) == (CLEARING,)
+    assert kernels_for(replace(wide, architecture="aarch64")) == ()
 
 
 def test_the_digest_changes_with_the_kernels() -> None:

@@ -1,22 +1,48 @@
-"""Streams from a worker: any split gives the same text, a broken stream is never an answer."""
+"""Streams from a worker, read by a thread or by an event loop: any split gives the same text, a broken stream is never
+an answer."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bendi.engines import transport
+from bendi.engines import loop_transport, transport
 from bendi.messages import Cancellation
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+Stream = Callable[[transport.Address, Cancellation], Iterator[dict[str, Any]]]
+
+
+def by_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+    return transport.stream(address, "/completion", {}, cancel)
+
+
+def by_loop(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+    with asyncio.Runner() as runner:
+        batches = loop_transport.stream(address, "/completion", {}, cancel)
+
+        async def more() -> list[dict[str, Any]]:
+            return await anext(batches, [])
+
+        try:
+            while batch := runner.run(more()):
+                yield from batch
+        finally:
+            runner.run(batches.aclose())
+
+
+both = pytest.mark.parametrize("stream", [by_thread, by_loop])
 
 
 @contextmanager
@@ -48,52 +74,98 @@ def event(text: str) -> bytes:
     return b"data: " + json.dumps({"content": text}, ensure_ascii=False).encode() + b"\n\n"
 
 
-def texts(address: transport.Address) -> list[str]:
-    return [piece["content"] for piece in transport.stream(address, "/completion", {})]
+def texts(stream: Stream, address: transport.Address) -> list[str]:
+    return [piece["content"] for piece in stream(address, Cancellation())]
 
 
+def chunk(data: bytes) -> bytes:
+    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
+
+
+@both
+@pytest.mark.parametrize("chunked", [False, True])
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.text(max_size=8), min_size=1, max_size=6), st.data())
-def test_any_split_gives_the_same_text(parts: list[str], data: st.DataObject) -> None:
-    whole = HEAD + b": a comment\n\n" + b"".join(map(event, parts)) + b"data: [DONE]\n\n"
+@given(parts=st.lists(st.text(max_size=8), min_size=1, max_size=6), data=st.data())
+def test_any_split_gives_the_same_text(stream: Stream, chunked: bool, parts: list[str], data: st.DataObject) -> None:
+    events = [b": a comment\n\n", *map(event, parts), b"data: [DONE]\n\n"]
+    whole = CHUNKED + b"".join(map(chunk, [*events, b""])) if chunked else HEAD + b"".join(events)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=5)))
     pieces = [whole[a:b] for a, b in pairwise([0, *cuts, len(whole)])]
     with one_answer(pieces) as address:
-        assert texts(address) == parts
+        assert texts(stream, address) == parts
 
 
+@both
+@pytest.mark.parametrize("chunked", [False, True])
 @settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_a_stream_that_ends_early_is_broken(data: st.DataObject) -> None:
-    whole = HEAD + event("你好") + event("world") + b"data: [DONE]\n\n"
-    cut = data.draw(st.integers(0, len(whole) - len(b"[DONE]\n\n") - 1))
+@given(data=st.data())
+def test_a_stream_that_ends_early_is_broken(stream: Stream, chunked: bool, data: st.DataObject) -> None:
+    said, end = [event("你好"), event("world")], b"data: [DONE]\n\n"
+    whole = CHUNKED + b"".join(map(chunk, said)) if chunked else HEAD + b"".join(said) + end
+    cut = data.draw(st.integers(0, len(whole) - (0 if chunked else len(b"[DONE]\n\n") + 1)))
     with one_answer([whole[:cut]]) as address, pytest.raises(transport.WorkerGone):
-        texts(address)
+        texts(stream, address)
 
 
-def test_native_stream_ends_with_its_last_event() -> None:
+@both
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nothing\r\n\r\n",
+        b"HTTP/1.1 fine\r\n\r\n",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"-5\r\n12345\r\n",
+        HEAD + b"data: {\n\n",
+        HEAD + b"data: \xff\n\n",
+    ],
+)
+def test_what_is_no_answer_of_a_worker(stream: Stream, answer: bytes) -> None:
+    with one_answer([answer]) as address, pytest.raises(transport.WorkerGone):
+        texts(stream, address)
+
+
+@both
+def test_native_stream_ends_with_its_last_event(stream: Stream) -> None:
     last = b'data: {"content": "", "stop": true}\n\n'
     with one_answer([HEAD, event("a"), last], hold_open=True) as address:
-        assert texts(address) == ["a", ""]
+        assert texts(stream, address) == ["a", ""]
 
 
+@both
 @pytest.mark.parametrize("field", [b"data", b"error"])
-def test_error_in_the_middle(field: bytes) -> None:
+def test_error_in_the_middle(stream: Stream, field: bytes) -> None:
     error = b'{"error": {"code": 500, "message": "compute failed"}}'
     with one_answer([HEAD, event("a"), field + b": " + error + b"\n\n"]) as address:
-        stream = transport.stream(address, "/completion", {})
-        assert next(stream)["content"] == "a"
+        events = stream(address, Cancellation())
+        assert next(events)["content"] == "a"
         with pytest.raises(transport.WorkerRefused, match="compute failed"):
-            next(stream)
+            next(events)
 
 
-def test_refusal_that_is_not_json() -> None:
+@both
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"Content-Length: 4\r\n\r\nbusy", "busy"),
+        (b'Content-Length: 28\r\n\r\n{"error":{"message":"full"}}', "full"),
+        (b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b'{"error":{"message":"full"}}') + chunk(b""), "full"),
+    ],
+)
+def test_refusals(stream: Stream, answer: bytes, said: str) -> None:
+    with (
+        one_answer([b"HTTP/1.1 503 Busy\r\n" + answer]) as address,
+        pytest.raises(transport.WorkerRefused, match=said) as caught,
+    ):
+        texts(stream, address)
+    assert caught.value.status == 503
+
+
+def test_a_refused_call() -> None:
     with (
         one_answer([b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy"]) as address,
-        pytest.raises(transport.WorkerRefused, match="busy") as caught,
+        pytest.raises(transport.WorkerRefused, match="busy"),
     ):
         transport.call(address, "/props")
-    assert caught.value.status == 503
 
 
 def test_answer_that_is_not_json() -> None:
@@ -104,14 +176,50 @@ def test_answer_that_is_not_json() -> None:
         transport.call(address, "/props")
 
 
-def test_cancel_while_nothing_arrives() -> None:
-    """The prompt is still being processed: no byte of an answer has come."""
+@both
+@pytest.mark.parametrize("begun", [False, True])
+def test_cancel_while_nothing_arrives(stream: Stream, begun: bool) -> None:
+    """The prompt is still being processed: no byte of an answer has come, or only its beginning."""
     cancel = Cancellation()
-    with one_answer([], hold_open=True) as address:
+    with one_answer([HEAD] if begun else [], hold_open=True) as address:
         threading.Timer(0.1, cancel.cancel).start()
-        assert list(transport.stream(address, "/completion", {}, cancel)) == []
+        assert list(stream(address, cancel)) == []
 
 
-def test_nobody_listens(tmp_path: str) -> None:
+@both
+def test_cancelled_before_it_begins(stream: Stream) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    with one_answer([HEAD], hold_open=True) as address:
+        assert list(stream(address, cancel)) == []
+
+
+@both
+def test_who_leaves_closes_the_connection(stream: Stream) -> None:
+    gone = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(HEAD + event("a"))
+                with suppress(ConnectionResetError):
+                    while connection.recv(65536):
+                        pass
+                gone.set()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        events = stream(transport.Address(key="k", port=listener.getsockname()[1]), Cancellation())
+        with closing(events):  # type: ignore[type-var]
+            assert next(events)["content"] == "a"
+        assert gone.wait(10)
+        thread.join()
+
+
+@both
+def test_nobody_listens(stream: Stream, tmp_path: str) -> None:
+    with pytest.raises(transport.WorkerGone):
+        texts(stream, transport.Address(key="k", socket_path=f"{tmp_path}/none.sock"))
     with pytest.raises(transport.WorkerGone):
         transport.call(transport.Address(key="k", socket_path=f"{tmp_path}/none.sock"), "/props")

@@ -1,11 +1,12 @@
-"""From a thread to the event loop: order, batches, back-pressure, cancellation, errors; nothing is left behind."""
+"""From an engine to the event loop, through a thread or without one: order, batches, back-pressure, cancellation,
+errors; nothing is left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from pool_engines import question
 
 from bendi.engines import LoadRequest
 from bendi.engines.fake import FakeEngine
-from bendi.errors import EngineCrashed, OutOfMemory
+from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.messages import Cancellation, Chunk, GenerateRequest, PromptProgress, TokenLogprob, Usage
 from bendi.server.api_errors import ApiError
 from bendi.server.running import Running, merged
+from bendi.server.running_in_loop import RunningInLoop
 
 
 class ScriptedEngine(FakeEngine):
@@ -40,8 +42,40 @@ class ScriptedEngine(FakeEngine):
             raise self.error
 
 
+class InLoop:
+    """The answers of a fake engine, two chunks at a time, without a thread."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+
+    async def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
+        batch: list[Chunk] = []
+        try:
+            for chunk in self._engine.generate(request, cancel):
+                batch.append(chunk)
+                if len(batch) == 2:
+                    yield batch
+                    batch = []
+                    await asyncio.sleep(0)
+        except BendiError:
+            if batch:
+                yield batch
+            raise
+        if batch:
+            yield batch
+
+
+def in_loop(engine: FakeEngine, request: GenerateRequest, stall_s: float = 60.0) -> RunningInLoop:
+    return RunningInLoop(InLoop(engine), request, stall_s)
+
+
+Run = Callable[..., Running | RunningInLoop]
+both = pytest.mark.parametrize("run", [Running, in_loop])
+
+
 def answer_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name == "bendi answer"]
+    tasks = [task.get_name() for task in asyncio.all_tasks()]
+    return [name for name in [*(thread.name for thread in threading.enumerate()), *tasks] if name == "bendi answer"]
 
 
 async def until_ended() -> None:
@@ -52,12 +86,13 @@ async def until_ended() -> None:
     raise AssertionError("a thread is left")
 
 
-def test_nothing_is_lost_and_the_order_is_kept() -> None:
+@both
+def test_nothing_is_lost_and_the_order_is_kept(run: Run) -> None:
     chunks = [Chunk(text=f"{number} ") for number in range(5000)]
     chunks.append(Chunk(finish="stop", usage=Usage(3, 5000)))
 
     async def main() -> None:
-        read = [chunk async for chunk in Running(ScriptedEngine(chunks), question()).chunks()]
+        read = [chunk async for chunk in run(ScriptedEngine(chunks), question()).chunks()]
         assert "".join(chunk.text for chunk in read) == "".join(chunk.text for chunk in chunks)
         assert read[-1] == chunks[-1]
         assert len(read) < 5000  # what arrived together is one chunk
@@ -66,10 +101,11 @@ def test_nothing_is_lost_and_the_order_is_kept() -> None:
     asyncio.run(main())
 
 
-def test_many_answers_at_once() -> None:
+@both
+def test_many_answers_at_once(run: Run) -> None:
     async def one(number: int) -> str:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.001)
-        running = Running(engine, question(f"a{number} b{number}", max_tokens=40))
+        running = run(engine, question(f"a{number} b{number}", max_tokens=40))
         return "".join([chunk.text async for chunk in running.chunks()])
 
     async def main() -> None:
@@ -80,10 +116,11 @@ def test_many_answers_at_once() -> None:
     asyncio.run(main())
 
 
-def test_closing_stops_the_engine() -> None:
+@both
+def test_closing_stops_the_engine(run: Run) -> None:
     async def main() -> None:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
-        running = Running(engine, question("word " * 100))
+        running = run(engine, question("word " * 100))
         ended = asyncio.Event()
         chunks = running.chunks()
         await anext(chunks)
@@ -101,12 +138,13 @@ def test_closing_stops_the_engine() -> None:
     asyncio.run(main())
 
 
-def test_a_cancelled_task_stops_the_engine() -> None:
+@both
+def test_a_cancelled_task_stops_the_engine(run: Run) -> None:
     async def main() -> None:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
 
         async def read() -> None:
-            async for _chunk in Running(engine, question("word " * 100)).chunks():
+            async for _chunk in run(engine, question("word " * 100)).chunks():
                 pass
 
         task = asyncio.create_task(read())
@@ -119,10 +157,11 @@ def test_a_cancelled_task_stops_the_engine() -> None:
     asyncio.run(main())
 
 
-def test_a_slow_reader_slows_the_engine_and_loses_nothing() -> None:
+@both
+def test_a_slow_reader_slows_the_engine_and_loses_nothing(run: Run) -> None:
     async def main() -> None:
         engine = ScriptedEngine([Chunk(text="x", logprobs=(TokenLogprob("x", b"x", -0.1),))] * 2000)
-        running = Running(engine, question())
+        running = run(engine, question())
         await asyncio.sleep(0.1)
         assert engine.yielded < 400
         read = 0
@@ -134,21 +173,23 @@ def test_a_slow_reader_slows_the_engine_and_loses_nothing() -> None:
     asyncio.run(main())
 
 
-def test_progress_with_a_short_prompt_comes_with_the_first_word() -> None:
+@both
+def test_progress_with_a_short_prompt_comes_with_the_first_word(run: Run) -> None:
     async def main() -> None:
         progress = [Chunk(progress=PromptProgress(done, 2)) for done in (1, 2)]
         engine = ScriptedEngine([*progress, Chunk(text="x"), Chunk(finish="stop", usage=Usage(2, 1))])
-        batch = await Running(engine, question()).batch()
+        batch = await run(engine, question()).batch()
         assert [chunk.progress for chunk in batch[:2]] == [chunk.progress for chunk in progress]
         assert batch[2].text == "x"
 
     asyncio.run(main())
 
 
-def test_who_does_not_read_at_all_is_told_and_the_engine_stops() -> None:
+@both
+def test_who_does_not_read_at_all_is_told_and_the_engine_stops(run: Run) -> None:
     async def main() -> None:
         engine = ScriptedEngine([Chunk(text="x", logprobs=(TokenLogprob("x", b"x", -0.1),))] * 100_000)
-        running = Running(engine, question(), stall_s=0.1)
+        running = run(engine, question(), stall_s=0.1)
         await asyncio.sleep(0.05)
         await until_ended()
         assert engine.yielded < 400
@@ -161,12 +202,13 @@ def test_who_does_not_read_at_all_is_told_and_the_engine_stops() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 3])
-def test_errors_come_after_what_was_said_before_them(before: int) -> None:
+@both
+def test_errors_come_after_what_was_said_before_them(run: Run, before: int) -> None:
     async def main() -> None:
         engine = ScriptedEngine([Chunk(text="x")] * before, EngineCrashed("The engine stopped (exit code -11)."))
         text = ""
         with pytest.raises(EngineCrashed):
-            async for chunk in Running(engine, question()).chunks():
+            async for chunk in run(engine, question()).chunks():
                 text += chunk.text
         assert text == "x" * before
         await until_ended()
@@ -174,11 +216,12 @@ def test_errors_come_after_what_was_said_before_them(before: int) -> None:
     asyncio.run(main())
 
 
-def test_a_worker_that_is_killed_has_crashed() -> None:
+@both
+def test_a_worker_that_is_killed_has_crashed(run: Run) -> None:
     async def main() -> None:
         engine = ScriptedEngine([], OutOfMemory("The engine was ended.", hint="Use a smaller context."))
         with pytest.raises(EngineCrashed) as caught:
-            await Running(engine, question()).batch()
+            await run(engine, question()).batch()
         assert "smaller" not in caught.value.hint
 
     asyncio.run(main())

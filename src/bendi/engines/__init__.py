@@ -11,12 +11,14 @@ not know sessions, personas, names of models or how they came to this machine.
 """
 
 from bendi.engines.protocol import (
+    AnswersInLoop,
     Embedder,
     Embeddings,
     Engine,
     EngineInfo,
     HasTokens,
     LoadRequest,
+    LoopAnswers,
     Ranking,
     Reranker,
     StatefulEngine,
@@ -26,12 +28,14 @@ from bendi.engines.protocol import (
 from bendi.engines.registry import open_engine, open_recorded_engine
 
 __all__ = [
+    "AnswersInLoop",
     "Embedder",
     "Embeddings",
     "Engine",
     "EngineInfo",
     "HasTokens",
     "LoadRequest",
+    "LoopAnswers",
     "Ranking",
     "Reranker",
     "StateInfo",

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bendi.engines.llama_http import FORBIDDEN_BIAS, check_images, overflow
+from bendi.engines.llama_answers import FORBIDDEN_BIAS, check_images
+from bendi.engines.llama_http import overflow
 from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Ranking
 from bendi.engines.tokens import check_known
 from bendi.engines.vectors import input_too_long

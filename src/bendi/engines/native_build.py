@@ -112,7 +112,7 @@ def _prepared(settings: Settings, recipe: str, targets: tuple[str, ...], report:
         report(0, 0, _("fetching a compiler"))
         compiler = fetch_zig(folder / "tools", settings.offline)
     repairs = tuple(defects_of(compiler, cpu.isa))
-    kernels = kernels_for(cpu, compiler) if chosen.kernels else ()
+    kernels = kernels_for(cpu) if chosen.kernels else ()
     gpus = gpu_options(detect_gpus() if chosen.gpu else (), _system())
     configuration = Configuration(
         recipe=recipe,

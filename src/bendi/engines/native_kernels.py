@@ -1,4 +1,4 @@
-"""bendi's own kernels: code that takes the place of some of llama.cpp's in native builds; its source is not touched.
+"""bendi's own kernels: code that takes the place of some of llama.cpp's in native builds, whose source is not touched.
 
 Each lies in `assets/kernels` and says there what it does differently. It is compiled together with llama.cpp's CPU
 code, and the linker sends the calls of the functions that it replaces to it (`--wrap`). Like everything else in a build
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bendi.engines.native_compiler import Compiler
 from bendi.hardware import Cpu
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "kernels"
@@ -31,6 +30,7 @@ class Kernel:
 
 
 KERNELS = (
+    Kernel("buffers.cpp", ("ggml_backend_buffer_clear",), frozenset()),
     Kernel("attention.cpp", ("ggml_compute_forward_flash_attn_ext",), frozenset({"avx2", "fma", "f16c"})),
     Kernel(
         "products.cpp",
@@ -44,12 +44,15 @@ KERNELS = (
         ),
         _WIDE | {"avx2", "fma", "f16c"},
     ),
+    Kernel("prompts.cpp", ("ggml_gemm_q4_K_8x8_q8_K", "ggml_gemm_q4_0_8x8_q8_0"), _WIDE | {"avx2", "fma", "f16c"}),
+    Kernel("matrices.cpp", ("ggml_compute_forward_mul_mat_tiled",), _WIDE | {"avx2", "fma", "f16c"}),
 )
 
 
-def kernels_for(cpu: Cpu, compiler: Compiler) -> tuple[Kernel, ...]:
-    """Those that a build for `cpu` can have. `--wrap` is a word of the GNU linker and of LLVM's, for ELF files."""
-    if not sys.platform.startswith("linux") or cpu.architecture != "x86_64" or compiler.kind == "zig":
+def kernels_for(cpu: Cpu) -> tuple[Kernel, ...]:
+    """Those that a build for `cpu` can have. `--wrap` is a word of the GNU linker and of LLVM's, also in zig, for ELF
+    files."""
+    if not sys.platform.startswith("linux") or cpu.architecture != "x86_64":
         return ()
     return tuple(kernel for kernel in KERNELS if kernel.needs <= cpu.isa)
 

@@ -15,7 +15,7 @@ import threading
 from typing import NoReturn
 
 from bendi.engines import sandbox, scheduling
-from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, POLL, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -47,6 +47,7 @@ def arguments(config: WorkerConfig, key_path: str) -> list[str]:
         "--batch-size", str(config.batch_tok), "--ubatch-size", str(config.batch_tok),
         "--cache-ram", "0", "--no-context-shift", "--ctx-checkpoints", str(config.checkpoints),
         "--cache-type-k", config.type_k, "--cache-type-v", config.type_v,
+        "--poll", str(POLL), "--poll-batch", str(POLL),
     ]  # fmt: skip
     if config.flash_attention is not None:
         said += ["--flash-attn", "on" if config.flash_attention else "off"]

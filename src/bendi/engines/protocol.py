@@ -7,7 +7,7 @@ engine accepts concurrent calls and may queue them). Abilities beyond it are pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -101,6 +101,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the model. Closing twice is harmless; a running answer ends with EngineCrashed."""
+
+
+class LoopAnswers(Protocol):
+    """Answers for an event loop."""
+
+    def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
+        """The chunks of `Engine.generate`, those together that arrived together. Raises as it does. `cancel` may be
+        used from any thread."""
+
+
+@runtime_checkable
+class AnswersInLoop(Protocol):
+    """Engines whose answers need no thread."""
+
+    @property
+    def answers(self) -> LoopAnswers: ...
 
 
 @runtime_checkable

@@ -99,11 +99,16 @@ def stream(address: Address, path: str, body: object, cancel: Cancellation | Non
         sock = connection.sock
         cancelled.on_cancel(lambda: _shut_down(sock))
         response = _send(connection, address, path, body)
-        for event in _events(response):
-            # What has arrived already is not wanted any more.
-            if cancelled.cancelled:
+        events = EventReader()
+        while block := response.read1(_BLOCK_BYTES):
+            for event in events.feed(block):
+                # What has arrived already is not wanted any more.
+                if cancelled.cancelled:
+                    return
+                yield event
+            if events.ended:
                 return
-            yield event
+        raise http.client.IncompleteRead(b"")
     except (OSError, http.client.HTTPException, ValueError) as error:
         if not cancelled.cancelled:
             raise WorkerGone(str(error)) from error
@@ -111,32 +116,30 @@ def stream(address: Address, path: str, body: object, cancel: Cancellation | Non
         connection.close()
 
 
-def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """Server-sent events of `response` up to `[DONE]` or a native final event; a stream that just ends is broken."""
-    for line in _lines(response):
-        field, _, value = line.decode("utf-8").rstrip("\r").partition(": ")
-        if field not in ("data", "error"):
-            continue
-        if value == "[DONE]":
-            return
-        event = json.loads(value)
-        if field == "error" or "error" in event:
-            error = event.get("error", event)
-            raise WorkerRefused(int(error.get("code", 500)), error)
-        yield event
-        if event.get("stop") is True:
-            return
-    raise http.client.IncompleteRead(b"")
+class EventReader:
+    """Server-sent events in what a worker sends, up to `[DONE]` or a native final event; a stream that just ends before
+    is broken."""
 
+    def __init__(self) -> None:
+        self._rest = b""
+        self.ended = False
 
-def _lines(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """As they arrive. In blocks: line by line, `http.client` takes longer than small models for a token."""
-    rest = b""
-    while block := response.read1(_BLOCK_BYTES):
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest
+    def feed(self, block: bytes) -> Iterator[dict[str, Any]]:
+        """The events that are complete with `block`. Raises WorkerRefused where the worker tells of an error."""
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        for line in lines:
+            field, _, value = line.decode("utf-8").rstrip("\r").partition(": ")
+            if self.ended or field not in ("data", "error"):
+                continue
+            if value == "[DONE]":
+                self.ended = True
+                return
+            event = json.loads(value)
+            if field == "error" or "error" in event:
+                error = event.get("error", event)
+                raise WorkerRefused(int(error.get("code", 500)), error)
+            self.ended = event.get("stop") is True
+            yield event
 
 
 def _send(connection: _Connection, address: Address, path: str, body: object) -> http.client.HTTPResponse:
@@ -145,13 +148,17 @@ def _send(connection: _Connection, address: Address, path: str, body: object) ->
     connection.request("GET" if body is None else "POST", path, payload, headers)
     response = connection.getresponse()
     if response.status >= 400:
-        raw = response.read()
-        try:
-            error = json.loads(raw)["error"]
-        except (ValueError, KeyError, TypeError):
-            error = {"message": raw.decode("utf-8", "replace")[:500]}
-        raise WorkerRefused(response.status, error if isinstance(error, dict) else {"message": str(error)})
+        raise refusal(response.status, response.read())
     return response
+
+
+def refusal(status: int, raw: bytes) -> WorkerRefused:
+    """What a worker said with an error of HTTP."""
+    try:
+        error = json.loads(raw)["error"]
+    except (ValueError, KeyError, TypeError):
+        error = {"message": raw.decode("utf-8", "replace")[:500]}
+    return WorkerRefused(status, error if isinstance(error, dict) else {"message": str(error)})
 
 
 def _shut_down(sock: socket.socket) -> None:

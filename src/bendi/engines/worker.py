@@ -20,7 +20,7 @@ from typing import Any
 import xllamacpp
 
 from bendi.engines import sandbox, scheduling
-from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, VERBOSITY, WorkerConfig
+from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, POLL, VERBOSITY, WorkerConfig
 
 
 def main() -> int:
@@ -101,6 +101,7 @@ def _parameters(config: WorkerConfig) -> Any:
     if config.pooling:
         kinds = xllamacpp.llama_pooling_type
         params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{config.pooling.upper()}")
+    params.cpuparams.poll = params.cpuparams_batch.poll = POLL
     if config.threads:
         params.cpuparams.n_threads = config.threads
     if config.prompt_threads or config.threads:

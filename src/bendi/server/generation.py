@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from starlette.requests import ClientDisconnect
 
+from bendi.engines import AnswersInLoop
 from bendi.errors import ContextOverflow, OutOfMemory
 from bendi.i18n import _
 from bendi.messages import (
@@ -32,6 +33,7 @@ from bendi.server.persona_request import with_persona
 from bendi.server.pool import Lease, Wish
 from bendi.server.pool_load import in_thread
 from bendi.server.running import Running
+from bendi.server.running_in_loop import RunningInLoop
 
 __all__ = ["Ask", "ContextPolicy", "Note", "answer", "repeated"]
 
@@ -47,11 +49,12 @@ class Ask:
 
 @dataclass(frozen=True)
 class Note:
-    """Said once, before the first chunk: which model answers, and what had to be done to the context. `load_s`: how
-    long the request waited for the model to be loaded, 0 where it was there. `dropped`: messages that were left out or
-    summarised by a policy that the client asked for."""
+    """Said once, before the first chunk: which model answers, with which `build` of the engine, and what had to be done
+    to the context. `load_s`: how long the request waited for the model to be loaded, 0 where it was there. `dropped`:
+    messages that were left out or summarised by a policy that the client asked for."""
 
     model: str
+    build: str
     context_tok: int
     load_s: float = 0.0
     policy_applied: Literal["", "grow", "compact", "slide"] = ""
@@ -92,7 +95,7 @@ class _Turn:
         self._wish, self._request, self._policy = ask.wish, ask.request, ask.policy
         self._lease: Lease | None = None
         self._acquiring: asyncio.Future[Lease | None] | None = None
-        self._running: Running | None = None
+        self._running: Running | RunningInLoop | None = None
         self._first: Sequence[Chunk] = ()
         self._cancel = Cancellation()
         self._gone = False
@@ -109,7 +112,8 @@ class _Turn:
             self._policy = self._policy or ("error" if chosen == "ask" else chosen)
         await self._acquire(pool.acquire(self._wish))
         assert self._lease is not None
-        note = Note(self._lease.model, self._lease.engine.info.context_tok, self._lease.load_s)
+        info = self._lease.engine.info
+        note = Note(self._lease.model, info.build, info.context_tok, self._lease.load_s)
         try:
             await self._start()
         except ContextOverflow as error:
@@ -142,7 +146,11 @@ class _Turn:
 
     async def _start(self) -> None:
         assert self._lease is not None
-        self._running = Running(self._lease.engine, self._request, self._call.services.pool.limits.stall_s)
+        engine, stall_s = self._lease.engine, self._call.services.pool.limits.stall_s
+        if isinstance(engine, AnswersInLoop):
+            self._running = RunningInLoop(engine.answers, self._request, stall_s)
+        else:
+            self._running = Running(engine, self._request, stall_s)
         self._first = await self._running.batch()
         if self._gone:
             raise ClientDisconnect

@@ -159,7 +159,7 @@ async def _lines(call: Call, ask: Ask, shape: _Shape) -> AsyncGenerator[bytes, N
 async def _pieces(call: Call, ask: Ask) -> AsyncGenerator[Chunk | dict[str, Any], None]:
     """The chunks that say something, and at the end the fields of the last line."""
     started_s = time.monotonic()
-    note = Note(ask.wish.model, 0)
+    note = Note(ask.wish.model, "", 0)
     async with aclosing(answer(call, ask)) as events:
         async for event in events:
             if isinstance(event, Note):

@@ -151,7 +151,7 @@ def _head(call: Call, body: ChatBody, kind: str, note: Note | None) -> dict[str,
         "object": kind,
         "created": int(time.time()),
         "model": body.model,
-        "system_fingerprint": build_of(call.services.pool, note),
+        "system_fingerprint": build_of(note),
     }
 
 

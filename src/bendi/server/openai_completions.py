@@ -90,7 +90,7 @@ def _head(call: Call, body: CompletionBody, note: Note | None) -> dict[str, Any]
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,
-        "system_fingerprint": build_of(call.services.pool, note),
+        "system_fingerprint": build_of(note),
     }
 
 

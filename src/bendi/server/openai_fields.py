@@ -16,7 +16,6 @@ from bendi.server.answers import Whole
 from bendi.server.api_errors import ApiError, error_body
 from bendi.server.generation import Note
 from bendi.server.openai_types import Effort, SamplingFields, TemplateOptions
-from bendi.server.pool import ModelPool
 from bendi.server.sse import frame
 
 MAX_SCHEMA_CHARS = 64 * 1024
@@ -129,10 +128,9 @@ def new_id(prefix: str) -> str:
     return f"{prefix}{secrets.token_hex(16)}"
 
 
-def build_of(pool: ModelPool, note: Note | None) -> str | None:
+def build_of(note: Note | None) -> str | None:
     """OpenAI's `system_fingerprint`: answers can be the same again only with the same bendi and engine build."""
-    builds = (loaded.build for loaded in pool.loaded() if note and loaded.model == note.model)
-    return next((f"bendi-{__version__}-{build.replace(' ', '-')}" for build in builds), None)
+    return f"bendi-{__version__}-{note.build.replace(' ', '-')}" if note else None
 
 
 def finish_of(finish: FinishReason) -> str:
@@ -158,7 +156,7 @@ def usage_of(wholes: Sequence[Whole], answers_each: int = 1) -> dict[str, Any]:
 
 def bendi_of(whole: Whole) -> dict[str, Any]:
     """What OpenAI has no fields for (`BendiFields`)."""
-    note = whole.note or Note("", 0)
+    note = whole.note or Note("", "", 0)
     timings = whole.last.timings if whole.last else None
     return {
         "model": note.model,

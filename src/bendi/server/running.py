@@ -1,4 +1,5 @@
-"""From an engine's answer, made step by step in a thread, to the event loop.
+"""From an engine's answer, made step by step in a thread, to the event loop; for engines that know no other way
+(`running_in_loop`: for those that do).
 
 There is a thread for each answer that is being made, and none for those that wait. Chunks reach the event loop in
 batches: the first and the last of an answer at once, the others a few milliseconds apart, many answers with one
@@ -11,7 +12,7 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -21,11 +22,11 @@ from bendi.i18n import _
 from bendi.messages import Cancellation, Chunk, GenerateRequest
 from bendi.server.api_errors import ApiError
 
-_MOST_UNREAD = 256
+MOST_UNREAD = 256
 """Chunks of one answer that may lie here unread; then the engine waits for the reader."""
 _PAUSE_S = 0.004
 """Between two wake-ups of the event loop."""
-_QUIET_S = 0.05
+QUIET_S = 0.05
 """Progress with a prompt that takes no longer is not worth a wake-up just when the engine needs the processor."""
 
 
@@ -37,6 +38,7 @@ class _Handover:
         self._lock = threading.Lock()
         self._ready: list[Running] = []
         self._armed = False
+        self._delivered_s = 0.0
 
     def tell(self, running: Running) -> None:
         """From any thread: soon."""
@@ -53,10 +55,13 @@ class _Handover:
             self._loop.call_soon_threadsafe(function)
 
     def _deliver(self) -> None:
+        now_s = time.monotonic()
         with self._lock:
             ready, self._ready = self._ready, []
-            self._armed = bool(ready)
-        if ready:
+            # Where tokens come slowly there is nothing to collect, and no need to wake up once more for it.
+            self._armed = again = bool(ready) and now_s - self._delivered_s < 2 * _PAUSE_S
+        self._delivered_s = now_s
+        if again:
             self._loop.call_later(_PAUSE_S, self._deliver)
         for running in ready:
             running.arrived()
@@ -86,7 +91,7 @@ class Running:
         self._unread: list[Chunk] = []
         self._told = False
         self._first = True
-        self._quiet_until_s = time.monotonic() + _QUIET_S
+        self._quiet_until_s = time.monotonic() + QUIET_S
         self._finished = False
         self._error: BaseException | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -95,7 +100,7 @@ class Running:
         self._thread = threading.Thread(target=self._run, name="bendi answer", daemon=True)
         self._thread.start()
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """All chunks. Raises what the engine raised; ApiError when nobody read for too long. Leaving it stops the
         engine."""
         try:
@@ -148,11 +153,8 @@ class Running:
         try:
             for chunk in self._engine.generate(self._request, self._cancel):
                 self._put(chunk)
-        except OutOfMemory as error:
-            # It had been loaded: what ended it now is no reason to ask for a smaller model.
-            self._error = EngineCrashed(error.message, hint=_("Send the request again: the model is loaded anew."))
         except BaseException as error:
-            self._error = self._error or error
+            self._error = self._error or as_crashed(error)
         with self._has_room:
             self._finished = True
         self._handover.call(self._join)
@@ -173,16 +175,16 @@ class Running:
             self._handover.call(self.arrived)
         elif not told:
             self._handover.tell(self)
-        if len(self._unread) >= _MOST_UNREAD:
+        if len(self._unread) >= MOST_UNREAD:
             self._wait_for_reader()
 
     def _wait_for_reader(self) -> None:
         until_s = time.monotonic() + self._stall_s
         with self._has_room:
-            while len(self._unread) >= _MOST_UNREAD and not self._cancel.cancelled:
+            while len(self._unread) >= MOST_UNREAD and not self._cancel.cancelled:
                 left_s = until_s - time.monotonic()
                 if left_s <= 0:
-                    self._error = _stalled(self._stall_s)
+                    self._error = stalled(self._stall_s)
                     break
                 self._has_room.wait(left_s)
         if self._error is not None:
@@ -222,7 +224,15 @@ def _only_reasoning(chunk: Chunk) -> bool:
     return bool(chunk.reasoning) and chunk == Chunk(reasoning=chunk.reasoning)
 
 
-def _stalled(seconds: float) -> ApiError:
+def as_crashed(error: BaseException) -> BaseException:
+    """`error`, unless it says that memory was too small: the model had been loaded, so what ended it now is no reason
+    to ask for a smaller one."""
+    if isinstance(error, OutOfMemory):
+        return EngineCrashed(error.message, hint=_("Send the request again: the model is loaded anew."))
+    return error
+
+
+def stalled(seconds: float) -> ApiError:
     return ApiError(
         408,
         _("The answer was not read for {seconds:.0f} seconds, and was stopped.").format(seconds=seconds),

@@ -3,10 +3,14 @@
 
 #define GGML_COMMON_DECL_CPP
 #define GGML_COMMON_IMPL_CPP
+#include "ggml-backend-impl.h"
 #include "ggml-common.h"
 #include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "repack.h"
+
+#include <sys/mman.h>
 
 #include <atomic>
 #include <cmath>
@@ -35,9 +39,62 @@ ORIGINAL_GEMV(ggml_gemv_q4_K_8x8_q8_K)
 ORIGINAL_DOT(ggml_vec_dot_q8_0_q8_0)
 ORIGINAL_DOT(ggml_vec_dot_q6_K_q8_K)
 
+ORIGINAL_GEMV(ggml_gemm_q4_K_8x8_q8_K)
+ORIGINAL_GEMV(ggml_gemm_q4_0_8x8_q8_0)
+
 extern "C" void __wrap_ggml_compute_forward_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst);
 extern "C" void __real_ggml_compute_forward_flash_attn_ext(const ggml_compute_params *, ggml_tensor *) {
     left_to_original++;
+}
+
+extern "C" bool __wrap_ggml_compute_forward_mul_mat_tiled(const ggml_compute_params * params, ggml_tensor * dst);
+extern "C" bool __real_ggml_compute_forward_mul_mat_tiled(const ggml_compute_params *, ggml_tensor *) {
+    left_to_original++;
+    return false;
+}
+
+// What kernels use of ggml: pieces of work, sizes, and how vectors become blocks of Q8_0.
+static std::atomic<int> next_piece{0};
+extern "C" void ggml_threadpool_chunk_set(ggml_threadpool *, int value) { next_piece = value; }
+extern "C" int ggml_threadpool_chunk_add(ggml_threadpool *, int value) { return next_piece.fetch_add(value); }
+extern "C" size_t ggml_row_size(ggml_type, int64_t ne) { return sizeof(block_q8_0) * ne / QK8_0; }
+extern "C" int64_t ggml_nelements(const ggml_tensor * t) { return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; }
+
+static void to_q8_0(const float * x, void * out, int64_t count) {
+    for (int64_t b = 0; b < count / QK8_0; b++) {
+        block_q8_0 & block = ((block_q8_0 *) out)[b];
+        float largest = 0;
+        for (int i = 0; i < QK8_0; i++) {
+            largest = std::max(largest, std::fabs(x[QK8_0 * b + i]));
+        }
+        block.d = _cvtss_sh(largest / 127, 0);
+        for (int i = 0; i < QK8_0; i++) {
+            block.qs[i] = (int8_t) std::lround(largest > 0 ? x[QK8_0 * b + i] * 127 / largest : 0);
+        }
+    }
+}
+
+extern "C" const ggml_type_traits_cpu * ggml_get_type_traits_cpu(ggml_type) {
+    static ggml_type_traits_cpu traits;
+    traits.from_float = to_q8_0;
+    return &traits;
+}
+
+extern "C" void __wrap_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value);
+extern "C" void __real_ggml_backend_buffer_clear(ggml_backend_buffer_t, uint8_t) { left_to_original++; }
+
+static ggml_backend_buffer_type from_library, from_elsewhere;
+extern "C" ggml_backend_buffer_type_t ggml_backend_cpu_buffer_type() { return &from_library; }
+extern "C" ggml_backend_buffer_type_t ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer) { return buffer->buft; }
+extern "C" void * ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer) { return buffer->context; }
+extern "C" size_t ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer) { return buffer->size; }
+
+static ggml_backend_buffer buffer_of(void * memory, size_t bytes, ggml_backend_buffer_type & type) {
+    ggml_backend_buffer made{};
+    made.context = memory;
+    made.size = bytes;
+    made.buft = &type;
+    return made;
 }
 
 // Two threads meet here.
@@ -140,6 +197,40 @@ static void check_4_bits(const char * name, void (*gemv)(GEMV_PARAMETERS), const
     }
 }
 
+// Eight rows of one block of Q4_K, by eight bytes, and what they stand for: `numbers` of each row, times `scale`, less
+// `minimum`, of each sub-block of 32.
+struct EightRows {
+    block_q4_Kx8 block;
+    int numbers[8][QK_K];
+    double scale[8][8], minimum[8][8];
+
+    EightRows() {
+        memset(&block, 0, sizeof(block));
+        for (int row = 0; row < 8; row++) {
+            block.d[row] = half(real(0.001f, 0.1f));
+            block.dmin[row] = half(real(0.001f, 0.1f));
+            for (int sub = 0; sub < 8; sub++) {
+                const int factor = whole(0, 63), taken = whole(0, 63), at = 12 * sub + row % 4;
+                if (row < 4) {
+                    block.scales[at] |= factor;
+                    block.scales[at + 4] |= taken;
+                } else {
+                    block.scales[at] |= (factor & 48) << 2;
+                    block.scales[at + 4] |= (taken & 48) << 2;
+                    block.scales[at + 8] |= (factor & 15) | (taken & 15) << 4;
+                }
+                scale[row][sub] = number(block.d[row]) * factor;
+                minimum[row][sub] = number(block.dmin[row]) * taken;
+                for (int i = 0; i < 32; i++) {
+                    const int q = whole(0, 15), k = 4 * (sub / 2) + i / 8;
+                    numbers[row][32 * sub + i] = q;
+                    block.qs[64 * k + 8 * row + i % 8] |= sub % 2 ? q << 4 : q;
+                }
+            }
+        }
+    }
+};
+
 static void check_q4_K() {
     Worst worst("q4_K");
     for (int blocks : {1, 2, 7}) {
@@ -149,33 +240,13 @@ static void check_q4_K() {
         std::vector<double> right(8 * groups), size(8 * groups);
         for (int group = 0; group < groups; group++) {
             for (int b = 0; b < blocks; b++) {
-                block_q4_Kx8 & block = matrix[group * blocks + b];
-                memset(&block, 0, sizeof(block));
-                for (int row = 0; row < 8; row++) {
-                    block.d[row] = half(real(0.001f, 0.1f));
-                    block.dmin[row] = half(real(0.001f, 0.1f));
-                    for (int sub = 0; sub < 8; sub++) {
-                        const int scale = whole(0, 63), minimum = whole(0, 63), at = 12 * sub + row % 4;
-                        if (row < 4) {
-                            block.scales[at] |= scale;
-                            block.scales[at + 4] |= minimum;
-                        } else {
-                            block.scales[at] |= (scale & 48) << 2;
-                            block.scales[at + 4] |= (minimum & 48) << 2;
-                            block.scales[at + 8] |= (scale & 15) | (minimum & 15) << 4;
-                        }
-                        double sum = 0, taken = 0, sizes = 0;
-                        for (int i = 0; i < 32; i++) {
-                            const int q = whole(0, 15), k = 4 * (sub / 2) + i / 8, value = y[b].qs[32 * sub + i];
-                            block.qs[64 * k + 8 * row + i % 8] |= sub % 2 ? q << 4 : q;
-                            sum += q * value;
-                            taken += value;
-                            sizes += std::abs(q * value);
-                        }
-                        const double dy = y[b].d, d = number(block.d[row]), dmin = number(block.dmin[row]);
-                        right[8 * group + row] += dy * (d * scale * sum - dmin * minimum * taken);
-                        size[8 * group + row] += dy * (d * scale * sizes + dmin * minimum * std::fabs(taken));
-                    }
+                const EightRows eight;
+                matrix[group * blocks + b] = eight.block;
+                for (int at = 0; at < 8 * QK_K; at++) {
+                    const int row = at / QK_K, i = at % QK_K;
+                    const double value = (double) y[b].d * y[b].qs[i], x = eight.scale[row][i / 32] * eight.numbers[row][i];
+                    right[8 * group + row] += value * (x - eight.minimum[row][i / 32]);
+                    size[8 * group + row] += std::fabs(value) * (x + eight.minimum[row][i / 32]);
                 }
             }
         }
@@ -185,6 +256,87 @@ static void check_q4_K() {
             worst.compare(right[row], found[row], size[row]);
         }
     }
+}
+
+static void check_prompts_q4_K(int blocks, int groups, int fours, Worst & worst) {
+    std::vector<EightRows> rows(groups * blocks);
+    std::vector<block_q4_Kx8> matrix;
+    for (const auto & eight : rows) matrix.push_back(eight.block);
+    std::vector<block_q8_Kx4> vectors(fours * blocks);
+    for (auto & four : vectors) {
+        memset(&four, 0, sizeof(four));
+        for (int v = 0; v < 4; v++) {
+            four.d[v] = real(0.001f, 0.1f);
+            for (int i = 0; i < QK_K; i++) {
+                const int8_t q = (int8_t) whole(-127, 127);
+                four.qs[32 * (i / 8) + 8 * v + i % 8] = q;
+                four.bsums[16 * (i / 64) + 4 * v + i % 64 / 16] += q;
+            }
+        }
+    }
+    const int columns = 8 * groups;
+    std::vector<float> found((size_t) 4 * fours * columns, NAN);
+    __wrap_ggml_gemm_q4_K_8x8_q8_K(QK_K * blocks, found.data(), columns, matrix.data(), vectors.data(), 4 * fours, columns);
+    for (int v = 0; v < 4 * fours; v++) {
+        for (int column = 0; column < columns; column++) {
+            double right = 0, size = 0;
+            for (int b = 0; b < blocks; b++) {
+                const EightRows & eight = rows[column / 8 * blocks + b];
+                const block_q8_Kx4 & four = vectors[v / 4 * blocks + b];
+                for (int i = 0; i < QK_K; i++) {
+                    const double y = (double) four.d[v % 4] * four.qs[32 * (i / 8) + 8 * (v % 4) + i % 8];
+                    const double x = eight.scale[column % 8][i / 32] * eight.numbers[column % 8][i];
+                    right += y * (x - eight.minimum[column % 8][i / 32]);
+                    size += std::fabs(y) * (x + eight.minimum[column % 8][i / 32]);
+                }
+            }
+            worst.compare(right, found[(size_t) v * columns + column], size);
+        }
+    }
+}
+
+static void check_prompts_q4_0(int blocks, int groups, int fours, Worst & worst) {
+    std::vector<block_q4_0x8> matrix(groups * blocks);
+    for (auto & block : matrix) {
+        for (auto & d : block.d) d = half(real(0.001f, 0.1f));
+        for (auto & q : block.qs) q = (int8_t) whole(-128, 127);
+    }
+    std::vector<block_q8_0x4> vectors(fours * blocks);
+    for (auto & four : vectors) {
+        for (auto & d : four.d) d = half(real(0.001f, 0.1f));
+        for (auto & q : four.qs) q = (int8_t) whole(-127, 127);
+    }
+    const int columns = 8 * groups;
+    std::vector<float> found((size_t) 4 * fours * columns, NAN);
+    __wrap_ggml_gemm_q4_0_8x8_q8_0(QK8_0 * blocks, found.data(), columns, matrix.data(), vectors.data(), 4 * fours, columns);
+    for (int v = 0; v < 4 * fours; v++) {
+        for (int column = 0; column < columns; column++) {
+            double right = 0, size = 0;
+            for (int b = 0; b < blocks; b++) {
+                const block_q4_0x8 & block = matrix[column / 8 * blocks + b];
+                const block_q8_0x4 & four = vectors[v / 4 * blocks + b];
+                for (int i = 0; i < QK8_0; i++) {
+                    const int byte = (uint8_t) block.qs[64 * (i % 16 / 8) + 8 * (column % 8) + i % 8];
+                    const int nibble = i < 16 ? byte & 15 : byte >> 4;  // with a sign
+                    const double x = number(block.d[column % 8]) * (nibble < 8 ? nibble : nibble - 16);
+                    const double product = x * number(four.d[v % 4]) * four.qs[32 * (i / 8) + 8 * (v % 4) + i % 8];
+                    right += product;
+                    size += std::fabs(product);
+                }
+            }
+            worst.compare(right, found[(size_t) v * columns + column], size);
+        }
+    }
+}
+
+static void check_prompts() {
+    const int most = 8;  // groups of eight rows; an odd number leaves eight over
+    {
+        Worst worst("prompts_q4_K");
+        for (int groups = 1; groups <= most; groups++) check_prompts_q4_K(1 + groups % 6, groups, 1 + groups % 4, worst);
+    }
+    Worst worst("prompts_q4_0");
+    for (int groups = 1; groups <= most; groups++) check_prompts_q4_0(1 + 9 * (groups - 1), groups, 1 + groups % 4, worst);
 }
 
 static void check_q8_0() {
@@ -235,6 +387,90 @@ static void check_q6_K() {
         float found = NAN;
         __wrap_ggml_vec_dot_q6_K_q8_K(QK_K * blocks, &found, 0, x.data(), 0, y.data(), 0, 1);
         worst.compare(right, found, size);
+    }
+}
+
+// Bytes that are not as they must be after a part of `bytes` from `offset` on was cleared, and pages that it still holds.
+static void check_clearing(size_t bytes, size_t offset, Worst & worst, int & held) {
+    std::vector<uint8_t> memory(bytes + 3 * 4096, 7);
+    ggml_backend_buffer buffer = buffer_of(memory.data() + offset, bytes, from_library);
+    __wrap_ggml_backend_buffer_clear(&buffer, 0);
+    const size_t first = ((uintptr_t) buffer.context + 4095) / 4096 * 4096;
+    std::vector<unsigned char> pages(bytes / 4096 - 1);
+    mincore((void *) first, pages.size() * 4096, pages.data());
+    for (unsigned char page : pages) {
+        held += page & 1;
+    }
+    for (size_t i = 0; i < memory.size(); i++) {
+        worst.compare(i < offset || i >= offset + bytes ? 7 : 0, memory[i], 1);
+    }
+}
+
+static int check_clearing() {
+    int held = 0;
+    {
+        Worst worst("clearing");
+        for (size_t offset : {0, 64, 4000}) {
+            check_clearing((4 << 20) + 192, offset, worst, held);
+        }
+    }
+    Worst others("clearing_not_covered");
+    std::vector<uint8_t> memory(2 << 20, 7);
+    ggml_backend_buffer elsewhere = buffer_of(memory.data(), memory.size(), from_elsewhere);
+    ggml_backend_buffer small = buffer_of(memory.data(), 4096, from_library);
+    ggml_backend_buffer with_ones = buffer_of(memory.data(), memory.size(), from_library);
+    __wrap_ggml_backend_buffer_clear(&elsewhere, 0);
+    __wrap_ggml_backend_buffer_clear(&small, 0);
+    __wrap_ggml_backend_buffer_clear(&with_ones, 1);
+    return held;
+}
+
+struct Sizes {
+    int blocks, rows, vectors, matrices, sharing, threads;  // `sharing`: how many vectors' matrices use one matrix
+};
+
+static ggml_tensor tensor(ggml_type type, void * data, std::vector<int64_t> ne, std::vector<size_t> nb);
+
+static void check_matrices(const Sizes & sizes, Worst & worst, bool covered = true) {
+    const int64_t length = QK8_0 * sizes.blocks, rows = sizes.rows, vectors = sizes.vectors;
+    const int64_t products = (int64_t) sizes.matrices * sizes.sharing;
+    const size_t block = sizeof(block_q8_0), f = sizeof(float), row = block * sizes.blocks;
+    auto x = vector_q8_0((int) (sizes.blocks * rows * sizes.matrices) + 256);
+    x[0].qs[0] = -128;
+    std::vector<float> y(length * vectors * products), out(rows * vectors * products, NAN);
+    for (auto & number_ : y) {
+        number_ = real(-3, 3);
+    }
+    std::vector<block_q8_0> work(y.size() / QK8_0), ys(y.size() / QK8_0);
+    to_q8_0(y.data(), ys.data(), (int64_t) y.size());
+    ggml_tensor tx = tensor(GGML_TYPE_Q8_0, x.data(), {length, rows, sizes.matrices, 1},
+                            {block, row, row * rows, row * rows * sizes.matrices});
+    ggml_tensor ty = tensor(GGML_TYPE_F32, y.data(), {length, vectors, products, 1},
+                            {f, f * length, f * length * vectors, f * y.size()});
+    ggml_tensor dst = tensor(GGML_TYPE_F32, out.data(), {rows, vectors, products, 1},
+                             {f, f * rows, f * rows * vectors, f * out.size()});
+    dst.src[0] = &tx;
+    dst.src[1] = &ty;
+    threads_here = sizes.threads;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < sizes.threads; i++) {
+        threads.emplace_back([&, i] {
+            const ggml_compute_params params = {i, sizes.threads, work.size() * block, work.data(), nullptr, false};
+            __wrap_ggml_compute_forward_mul_mat_tiled(&params, &dst);
+        });
+    }
+    for (auto & thread : threads) thread.join();
+    for (int64_t at = 0; covered && at < (int64_t) out.size(); at++) {
+        const int64_t vector = at / rows, matrix = vector / vectors / sizes.sharing;
+        double right = 0, size = 0;
+        for (int64_t i = 0; i < length; i++) {
+            const block_q8_0 & xb = x[(matrix * rows + at % rows) * sizes.blocks + i / QK8_0];
+            const block_q8_0 & yb = ys[vector * sizes.blocks + i / QK8_0];
+            const double product = number(xb.d) * number(yb.d) * xb.qs[i % QK8_0] * yb.qs[i % QK8_0];
+            right += product;
+            size += std::fabs(product);
+        }
+        worst.compare(right, out[at], size);
     }
 }
 
@@ -342,6 +578,10 @@ static double set_half_scale(ggml_half * d, int row) {
 }
 
 int main(int count, char ** names) {
+    if (check_clearing() != 0) {
+        printf("memory was not given back\n");
+        return 1;
+    }
     if (count > 1 && strcmp(names[1], "products") == 0) {
         static const int8_t linear[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
         check_4_bits<block_q4_0x8>("q4_0", __wrap_ggml_gemv_q4_0_8x8_q8_0, linear, 0x88,
@@ -356,6 +596,21 @@ int main(int count, char ** names) {
         check_q4_K();
         check_q8_0();
         check_q6_K();
+        check_prompts();
+        {
+            Worst matrices("matrices");
+            for (int threads : {1, 2}) {
+                for (int vectors : {1, 2, 3, 4, 5, 6, 7, 13}) {
+                    for (int rows : {1, 15, 16, 17, 32, 70, 200}) {
+                        check_matrices({2, rows, vectors, 1, 1, threads}, matrices);
+                    }
+                    check_matrices({34, 40, vectors, 1, 1, threads}, matrices);
+                    check_matrices({4, 33, vectors, 2, 3, threads}, matrices);
+                }
+            }
+        }
+        Worst others("matrices_not_covered");
+        check_matrices({3, 8, 2, 1, 1, 1}, others, false);
     }
     {
         Worst attention("attention");

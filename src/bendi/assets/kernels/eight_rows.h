@@ -1,0 +1,79 @@
+// Eight rows of 4-bit weights as llama.cpp's repack.h interleaves them, by eight bytes: what the kernels for one vector
+// and for prompts have in common. For CPUs with AVX-512 and VNNI.
+
+#pragma once
+
+#include "repack.h"
+
+#include <immintrin.h>
+
+#include <cstring>
+
+namespace {
+
+// Eight bytes of the vector, once for each of eight rows.
+inline __m512i spread(const int8_t * bytes) {
+    int64_t eight;
+    memcpy(&eight, bytes, sizeof(eight));
+    return _mm512_set1_epi64(eight);
+}
+
+// Each of eight numbers twice, as rows lie in a register whose 32-bit lanes hold four of eight bytes.
+inline __m512 twice(__m256 eight) {
+    const __m512i order = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(eight));
+}
+
+inline __m256 halves(const ggml_half * eight) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) eight)); }
+
+// The sums of neighbours: sixteen lanes become eight rows.
+inline __m256 rows(__m512 lanes) {
+    const __m512i even = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_castps512_ps256(_mm512_add_ps(_mm512_permutexvar_ps(even, lanes), _mm512_permutexvar_ps(odd, lanes)));
+}
+
+// Eight rows of blocks of 32 numbers with 4 bits: how nibbles become numbers from 0 to 255, and what is in them too
+// much. Their tables are those of ggml-common.h, moved up by the excess.
+struct Linear {  // Q4_0, repacked with the sign bit of each nibble flipped
+    using Block = block_q4_0x8;
+    static constexpr int EXCESS = 8;
+    static __m512i low(__m512i packed) {
+        return _mm512_and_si512(_mm512_xor_si512(packed, _mm512_set1_epi8((char) 0x88)), _mm512_set1_epi8(15));
+    }
+    static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
+    static __m256 scales(const Block & block) { return halves(block.d); }
+};
+
+// Scales and minima of eight rows of Q4_K for each of eight sub-blocks of 32 numbers: 6 bits each, in 12 bytes, as
+// make_block_q4_Kx8 in repack.cpp packs them.
+struct Unpacked {
+    uint8_t scales[8][8], minima[8][8];
+
+    explicit Unpacked(const uint8_t * packed) {
+        for (int sub = 0; sub < 8; sub++) {
+            uint32_t words[3];
+            memcpy(words, packed + 12 * sub, sizeof(words));
+            const uint32_t scale[2] = {words[0] & 0x3f3f3f3f, (words[2] & 0x0f0f0f0f) | ((words[0] >> 2) & 0x30303030)};
+            const uint32_t minimum[2] = {words[1] & 0x3f3f3f3f,
+                                         ((words[2] >> 4) & 0x0f0f0f0f) | ((words[1] >> 2) & 0x30303030)};
+            memcpy(scales[sub], scale, sizeof(scale));
+            memcpy(minima[sub], minimum, sizeof(minimum));
+        }
+    }
+
+    // Of one sub-block, in the lower 16 bits of both lanes of each row.
+    __m512i lanes(int sub) const {
+        const __m128i eight = _mm_loadl_epi64((const __m128i *) scales[sub]);
+        return _mm512_cvtepu8_epi32(_mm_unpacklo_epi8(eight, eight));
+    }
+
+    // Of two neighbouring sub-blocks, side by side for each row.
+    __m256i pairs(int sub) const {
+        const __m128i one = _mm_loadl_epi64((const __m128i *) minima[sub]);
+        const __m128i next = _mm_loadl_epi64((const __m128i *) minima[sub + 1]);
+        return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(one, next));
+    }
+};
+
+}  // namespace

@@ -1,0 +1,282 @@
+"""What is asked of llama-server, and its answers: from requests to JSON, from events to chunks.
+
+The same in two ways: for threads (`generate`) and for an event loop (`batches`), which is then not woken by a thread
+for each token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any, NoReturn
+
+from bendi.engines import loop_transport, transport
+from bendi.engines.answer_reader import AnswerReader
+from bendi.engines.projector import check_image
+from bendi.engines.protocol import Observer
+from bendi.engines.transport import Address, WorkerGone, WorkerRefused
+from bendi.errors import BendiError, RequestRejected
+from bendi.i18n import _
+from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timings
+
+FORBIDDEN_BIAS = -100.0
+"""A token with this bias or less never comes."""
+
+
+@dataclass(frozen=True)
+class Able:
+    """What a loaded model can do. `remembers_images`: whether what was computed of an image can be used again.
+    `guesses`: it was loaded to guess ahead."""
+
+    writes: bool
+    takes_tools: bool
+    sees: bool
+    remembers_images: bool
+    guesses: bool
+    vocab_size: int
+
+
+class Answers:
+    """Of one worker. `fail` raises, in our words, what it said; `death`: why it is gone (both may take a moment)."""
+
+    def __init__(
+        self,
+        address: Address,
+        able: Able,
+        observer: Callable[[], Observer | None],
+        fail: Callable[[WorkerGone | WorkerRefused], NoReturn],
+        death: Callable[[], BendiError],
+    ) -> None:
+        self._address, self._able, self._observer = address, able, observer
+        self._fail, self._death = fail, death
+
+    def generate(self, request: GenerateRequest, cancel: Cancellation) -> Iterator[Chunk]:
+        """As `Engine.generate`."""
+        asked = _Asked(request, self._able)
+        observer = self._observer()
+        ticket = observer.begin() if observer else 0
+        try:
+            try:
+                for event in transport.stream(self._address, asked.path, asked.body(), cancel):
+                    yield from asked.read(event)
+            except (WorkerGone, WorkerRefused) as error:
+                self._broken(asked, error, cancel)
+            last = asked.last(cancel)
+            if last is None:
+                raise self._death()
+            yield last
+        finally:
+            if observer:
+                observer.end(ticket, asked.reader.last)
+
+    async def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
+        """As `AnswersInLoop.batches`."""
+        asked = _Asked(request, self._able)
+        observer = self._observer()
+        ticket = observer.begin() if observer else 0
+        # Images are large.
+        body = await asyncio.to_thread(asked.body) if asked.has_images else asked.body()
+        try:
+            try:
+                async with aclosing(loop_transport.stream(self._address, asked.path, body, cancel)) as arriving:
+                    async for events in arriving:
+                        if chunks := [chunk for event in events for chunk in asked.read(event)]:
+                            yield chunks
+            except (WorkerGone, WorkerRefused) as error:
+                await asyncio.to_thread(self._broken, asked, error, cancel)
+            last = asked.last(cancel)
+            if last is None:
+                raise await asyncio.to_thread(self._death)
+            yield [last]
+        finally:
+            if observer:  # it writes to a file
+                await asyncio.shield(asyncio.to_thread(observer.end, ticket, asked.reader.last))
+
+    def _broken(self, asked: _Asked, error: WorkerGone | WorkerRefused, cancel: Cancellation) -> None:
+        if not cancel.cancelled:
+            _check_decoded(asked.has_images, error)
+            self._fail(error)
+
+
+class _Asked:
+    """One request and what has come of it. Raises RequestRejected for what the model cannot do."""
+
+    def __init__(self, request: GenerateRequest, able: Able) -> None:
+        _check_writes(able.writes)
+        _check_tools(request, able.takes_tools)
+        check_images(request, able.sees)
+        _check_logprobs(request, able.guesses)
+        _check_tokens(request, able.vocab_size)
+        self._request, self._able = request, able
+        raw = request.prompt is not None
+        self.reader = AnswerReader(request.logprobs)
+        self.path = "/completion" if raw else "/v1/chat/completions"
+        self.read = self.reader.completion if raw else self.reader.chat
+        self.has_images = any(message.images for message in request.messages)
+
+    def body(self) -> dict[str, Any]:
+        raw = self._request.prompt is not None
+        body = _completion_body(self._request) if raw else _chat_body(self._request)
+        if self.has_images and not self._able.remembers_images:
+            body["cache_prompt"] = False
+        return body
+
+    def last(self, cancel: Cancellation) -> Chunk | None:
+        """The chunk that ends the answer; None where it broke off without a reason."""
+        if cancel.cancelled and self.reader.last is None:
+            usage, timings = self.reader.partial_usage(), Timings(ttft_s=self.reader.ttft_s)
+            return Chunk(finish="cancelled", usage=usage, timings=timings)
+        return self.reader.last
+
+
+def _check_writes(writes: bool) -> None:
+    if not writes:
+        raise RequestRejected(
+            _("This model reads texts and cannot write: it makes vectors or scores of them."),
+            hint=_("Choose another model: {command}").format(command="bendi list"),
+        )
+
+
+def _check_logprobs(request: GenerateRequest, guesses: bool) -> None:
+    """The server's log-probabilities of guessed tokens are not theirs."""
+    if guesses and request.logprobs is not None:
+        raise RequestRejected(
+            _("This model was loaded to guess ahead; log-probabilities cannot be had from it."),
+            hint=_("Load it without --speculate."),
+        )
+
+
+def _check_tools(request: GenerateRequest, takes_tools: bool) -> None:
+    """llama-server drops tools without a word when the template has no place for them: the caller must know."""
+    if request.tools and request.tool_choice != "none" and not takes_tools:
+        raise RequestRejected(
+            _("This model cannot use tools: its chat template has no place for them."),
+            hint=_("Send the request without tools, or choose a model that was trained for them."),
+        )
+    if isinstance(request.tool_choice, Mapping):
+        wanted = request.tool_choice.get("function", {}).get("name")
+        if wanted not in [tool.get("function", {}).get("name") for tool in request.tools]:
+            raise RequestRejected(
+                _("The request demands the tool {name!r}, which is not among its tools.").format(name=wanted),
+                hint=_("Name one of the tools that the request brings."),
+            )
+
+
+def check_images(request: GenerateRequest, sees: bool) -> None:
+    """Raises RequestRejected when the request has images and the model cannot see, or they cannot be images."""
+    images = [image for message in request.messages for image in message.images]
+    if images and not sees:
+        raise RequestRejected(
+            _("This model cannot see images: it was loaded without a projector."),
+            hint=_("Send the request without images, or choose a model that can see."),
+        )
+    for image in images:
+        check_image(image)
+
+
+def _check_decoded(has_images: bool, error: WorkerGone | WorkerRefused) -> None:
+    """Older servers say that they have a defect where an image cannot be decoded."""
+    if isinstance(error, WorkerRefused) and error.status == 500 and has_images:
+        raise RequestRejected(
+            _("The engine could not read the images of the request: {reason}").format(
+                reason=error.body.get("message", "")
+            ),
+            hint=_("Send whole PNG, JPEG, GIF or BMP files."),
+        ) from error
+
+
+def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:
+    """llama-server ignores tokens that do not exist without a word: the caller must know."""
+    unknown = [token for token in request.logit_bias if not 0 <= token < vocab_size]
+    if unknown:
+        raise RequestRejected(
+            _("The request biases the token {token}, which this model does not have.").format(token=unknown[0]),
+            hint=_("Its tokens are numbered from 0 to {last}.").format(last=vocab_size - 1),
+        )
+
+
+def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
+    # Our names of sampling parameters are llama-server's.
+    chosen: dict[str, Any] = {name: value for name, value in asdict(request.sampling).items() if value is not None}
+    if request.stop:
+        chosen["stop"] = list(request.stop)
+    if request.ignore_end:
+        chosen["ignore_eos"] = True
+    if request.logit_bias:
+        chosen["logit_bias"] = [
+            [token, bias if bias > FORBIDDEN_BIAS else False] for token, bias in request.logit_bias.items()
+        ]
+    return chosen | {"cache_prompt": True, "stream": True, "return_progress": True}
+
+
+def _completion_body(request: GenerateRequest) -> dict[str, Any]:
+    prompt = list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt
+    body = _sampling_fields(request) | {"prompt": prompt}
+    body["n_predict"] = -1 if request.max_tokens is None else request.max_tokens
+    if request.logprobs is not None:
+        # 0 would turn them off.
+        body["n_probs"] = max(request.logprobs, 1)
+    if request.json_schema is not None:
+        body["json_schema"] = dict(request.json_schema)
+    return body
+
+
+def prompt_fields(messages: Sequence[Message], request: GenerateRequest) -> dict[str, Any]:
+    """What decides the prompt: messages, tools, template options."""
+    body: dict[str, Any] = {"messages": [_message(message) for message in messages]}
+    if request.tools:
+        choice, tools = request.tool_choice, [dict(tool) for tool in request.tools]
+        if isinstance(choice, Mapping):
+            # llama-server knows no named choice: one tool that must be called is the same.
+            wanted = choice.get("function", {}).get("name")
+            tools, choice = [tool for tool in tools if tool.get("function", {}).get("name") == wanted], "required"
+        body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = choice
+        if request.parallel_tool_calls is not None:
+            body["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.template_options:
+        body["chat_template_kwargs"] = dict(request.template_options)
+    return body
+
+
+def _chat_body(request: GenerateRequest) -> dict[str, Any]:
+    body = prompt_fields(request.messages, request) | _sampling_fields(request)
+    body["stream_options"] = {"include_usage": True}
+    if request.stop:
+        body["verbose"] = True  # the last event then says which of them ended the answer
+    if request.max_tokens is not None:
+        body["max_tokens"] = request.max_tokens
+    if request.thinking_tok is not None:
+        body["reasoning_budget_tokens"] = request.thinking_tok
+    if request.logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": max(request.logprobs, 1)}
+    if request.json_schema is not None:
+        schema = {"name": "answer", "schema": dict(request.json_schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    entry: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        # Whether a model sees earlier thinking again, its template decides: most show it between calls of tools only.
+        entry["reasoning_content"] = message.reasoning
+    if message.images:
+        entry["content"] = [*map(_image, message.images), {"type": "text", "text": message.content}]
+    if message.tool_calls:
+        entry["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        entry["tool_call_id"] = message.tool_call_id
+    return entry
+
+
+def _image(image: bytes) -> dict[str, Any]:
+    # Which format it has, the engine finds out by itself.
+    return {"type": "image_url", "image_url": {"url": f"data:image/*;base64,{base64.b64encode(image).decode()}"}}
