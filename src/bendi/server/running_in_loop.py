@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from bendi.engines import LoopAnswers
 from bendi.messages import Cancellation, Chunk, GenerateRequest
-from bendi.server.running import MOST_UNREAD, QUIET_S, as_crashed, merged, stalled
+from bendi.server.running import MOST_UNREAD, PAUSE_S, QUIET_S, as_crashed, merged, stalled
 
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
@@ -25,6 +25,8 @@ class RunningInLoop:
         self._unread: list[Chunk] = []
         self._quiet_until_s = time.monotonic() + QUIET_S
         self._news, self._room = asyncio.Event(), asyncio.Event()
+        self._told_s = 0.0
+        self._telling: asyncio.TimerHandle | None = None
         self._finished = False
         self._error: BaseException | None = None
         self._ended: list[Callable[[], None]] = []
@@ -78,7 +80,7 @@ class RunningInLoop:
         except BaseException as error:
             self._error = self._error or as_crashed(error)
         self._finished = self._joined = True
-        self._news.set()
+        self._tell()
         ended, self._ended = self._ended, []
         for action in ended:
             action()
@@ -91,6 +93,18 @@ class RunningInLoop:
         if last.finish:
             # What is still written down of the answer is nothing to wait for.
             self.last, self._finished = last, True
+        left_s = 0.0 if last.finish else self._told_s + PAUSE_S - time.monotonic()
+        if left_s <= 0:
+            self._tell()
+        elif self._telling is None:
+            # Tokens come faster than anybody reads: what passes them on takes longer for each than reading them.
+            self._telling = asyncio.get_running_loop().call_later(left_s, self._tell)
+
+    def _tell(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        self._told_s = time.monotonic()
         self._news.set()
 
     async def _wait_for_reader(self) -> None:
