@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
@@ -92,8 +92,10 @@ class Answers:
                 raise await asyncio.to_thread(self._death)
             yield [last]
         finally:
-            if observer:  # it writes to a file
-                await asyncio.shield(asyncio.to_thread(observer.end, ticket, asked.reader.last))
+            if observer:
+                # It writes to a file: who waits for the engine need not wait for that, too.
+                with suppress(RuntimeError):  # the loop is about to end, and takes no more work
+                    asyncio.get_running_loop().run_in_executor(None, observer.end, ticket, asked.reader.last)
 
     def _broken(self, asked: _Asked, error: WorkerGone | WorkerRefused, cancel: Cancellation) -> None:
         if not cancel.cancelled:
