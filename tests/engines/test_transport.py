@@ -56,8 +56,9 @@ def one_answer(pieces: list[bytes], *, hold_open: bool = False) -> Iterator[tran
             with connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.recv(65536)
-                for piece in pieces:
-                    connection.sendall(piece)
+                with suppress(ConnectionError):  # who has read the end of an answer may go before all is sent
+                    for piece in pieces:
+                        connection.sendall(piece)
                 if hold_open:
                     release.wait(30)
 
