@@ -19,7 +19,7 @@ from bendi.engines.fake import FakeEngine
 from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.messages import Cancellation, Chunk, GenerateRequest, PromptProgress, TokenLogprob, Usage
 from bendi.server.api_errors import ApiError
-from bendi.server.running import Running, merged
+from bendi.server.running import Answering, Running, merged
 from bendi.server.running_in_loop import RunningInLoop
 
 
@@ -69,8 +69,18 @@ def in_loop(engine: FakeEngine, request: GenerateRequest, stall_s: float = 60.0)
     return RunningInLoop(InLoop(engine), request, stall_s)
 
 
-Run = Callable[..., Running | RunningInLoop]
+Run = Callable[..., Answering]
 both = pytest.mark.parametrize("run", [Running, in_loop])
+
+
+async def chunks_of(answer: Answering) -> AsyncGenerator[Chunk, None]:
+    """All chunks; leaving it stops the engine."""
+    try:
+        while batch := await answer.batch():
+            for chunk in batch:
+                yield chunk
+    finally:
+        answer.stop()
 
 
 def answer_threads() -> list[str]:
@@ -92,7 +102,7 @@ def test_nothing_is_lost_and_the_order_is_kept(run: Run) -> None:
     chunks.append(Chunk(finish="stop", usage=Usage(3, 5000)))
 
     async def main() -> None:
-        read = [chunk async for chunk in run(ScriptedEngine(chunks), question()).chunks()]
+        read = [chunk async for chunk in chunks_of(run(ScriptedEngine(chunks), question()))]
         assert "".join(chunk.text for chunk in read) == "".join(chunk.text for chunk in chunks)
         assert read[-1] == chunks[-1]
         assert len(read) < 5000  # what arrived together is one chunk
@@ -106,7 +116,7 @@ def test_many_answers_at_once(run: Run) -> None:
     async def one(number: int) -> str:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.001)
         running = run(engine, question(f"a{number} b{number}", max_tokens=40))
-        return "".join([chunk.text async for chunk in running.chunks()])
+        return "".join([chunk.text async for chunk in chunks_of(running)])
 
     async def main() -> None:
         texts = await asyncio.gather(*(one(number) for number in range(40)))
@@ -122,7 +132,7 @@ def test_closing_stops_the_engine(run: Run) -> None:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
         running = run(engine, question("word " * 100))
         ended = asyncio.Event()
-        chunks = running.chunks()
+        chunks = chunks_of(running)
         await anext(chunks)
         started_s = time.monotonic()
         await chunks.aclose()
@@ -144,7 +154,7 @@ def test_a_cancelled_task_stops_the_engine(run: Run) -> None:
         engine = FakeEngine(LoadRequest(Path("none")), delay_s=0.01)
 
         async def read() -> None:
-            async for _chunk in run(engine, question("word " * 100)).chunks():
+            async for _chunk in chunks_of(run(engine, question("word " * 100))):
                 pass
 
         task = asyncio.create_task(read())
@@ -208,7 +218,7 @@ def test_errors_come_after_what_was_said_before_them(run: Run, before: int) -> N
         engine = ScriptedEngine([Chunk(text="x")] * before, EngineCrashed("The engine stopped (exit code -11)."))
         text = ""
         with pytest.raises(EngineCrashed):
-            async for chunk in run(engine, question()).chunks():
+            async for chunk in chunks_of(run(engine, question())):
                 text += chunk.text
         assert text == "x" * before
         await until_ended()

@@ -75,10 +75,10 @@ class Answers:
     async def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
         """As `AnswersInLoop.batches`."""
         asked = _Asked(request, self._able)
-        observer = self._observer()
-        ticket = observer.begin() if observer else 0
         # Images are large.
         body = await asyncio.to_thread(asked.body) if asked.has_images else asked.body()
+        observer = self._observer()
+        ticket = observer.begin() if observer else 0
         try:
             try:
                 async with aclosing(loop_transport.stream(self._address, asked.path, body, cancel)) as arriving:

@@ -32,7 +32,7 @@ from bendi.server.endpoint import Call
 from bendi.server.persona_request import with_persona
 from bendi.server.pool import Lease, Wish
 from bendi.server.pool_load import in_thread
-from bendi.server.running import Running
+from bendi.server.running import Answering, Running
 from bendi.server.running_in_loop import RunningInLoop
 
 __all__ = ["Ask", "ContextPolicy", "Note", "answer", "repeated"]
@@ -95,7 +95,7 @@ class _Turn:
         self._wish, self._request, self._policy = ask.wish, ask.request, ask.policy
         self._lease: Lease | None = None
         self._acquiring: asyncio.Future[Lease | None] | None = None
-        self._running: Running | RunningInLoop | None = None
+        self._running: Answering | None = None
         self._first: Sequence[Chunk] = ()
         self._cancel = Cancellation()
         self._gone = False

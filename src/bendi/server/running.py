@@ -12,7 +12,8 @@ import asyncio
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -78,13 +79,31 @@ def _handover() -> _Handover:
     return found
 
 
-class Running:
+class Answering(ABC):
+    """One answer, whoever makes it. `last`: its last chunk, once it is made."""
+
+    last: Chunk | None = None
+
+    @abstractmethod
+    async def batch(self) -> Sequence[Chunk]:
+        """The chunks that have arrived since the last call, at least one; none after the last one. Text that arrived
+        together is one chunk. Raises what the engine raised; ApiError when nobody read for too long."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Has the engine stop computing. Harmless when it has ended already."""
+
+    @abstractmethod
+    def when_ended(self, action: Callable[[], None]) -> None:
+        """Calls `action` in the event loop when the engine has nothing left to do; at once if that is so."""
+
+
+class Running(Answering):
     """One answer. `stall_s`: how long it may lie unread before it is stopped. `last`: its last chunk, once it is
     made."""
 
     def __init__(self, engine: Engine, request: GenerateRequest, stall_s: float = 60.0) -> None:
         self._engine, self._request, self._stall_s = engine, request, stall_s
-        self.last: Chunk | None = None
         self._cancel = Cancellation()
         self._handover = _handover()
         self._has_room = threading.Condition()
@@ -100,19 +119,7 @@ class Running:
         self._thread = threading.Thread(target=self._run, name="bendi answer", daemon=True)
         self._thread.start()
 
-    async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """All chunks. Raises what the engine raised; ApiError when nobody read for too long. Leaving it stops the
-        engine."""
-        try:
-            while batch := await self.batch():
-                for chunk in batch:
-                    yield chunk
-        finally:
-            self.stop()
-
     async def batch(self) -> Sequence[Chunk]:
-        """The chunks that have arrived since the last call, at least one; none after the last one. Text that arrived
-        together is one chunk."""
         while True:
             with self._has_room:
                 unread, self._unread = self._unread, []
@@ -132,13 +139,11 @@ class Running:
                 self._waiting = None
 
     def stop(self) -> None:
-        """Has the engine stop computing. Harmless when it has ended already."""
         self._cancel.cancel()
         with self._has_room:
             self._has_room.notify()
 
     def when_ended(self, action: Callable[[], None]) -> None:
-        """Calls `action` in the event loop when the thread has ended; at once if it has."""
         if self._joined:
             action()
         else:

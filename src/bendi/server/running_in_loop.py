@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from bendi.engines import LoopAnswers
 from bendi.messages import Cancellation, Chunk, GenerateRequest
-from bendi.server.running import MOST_UNREAD, PAUSE_S, QUIET_S, as_crashed, merged, stalled
+from bendi.server.running import MOST_UNREAD, PAUSE_S, QUIET_S, Answering, as_crashed, merged, stalled
 
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
 
 
-class RunningInLoop:
+class RunningInLoop(Answering):
     """As `Running`."""
 
     def __init__(self, answers: LoopAnswers, request: GenerateRequest, stall_s: float = 60.0) -> None:
         self._answers, self._request, self._stall_s = answers, request, stall_s
-        self.last: Chunk | None = None
         self._cancel = Cancellation()
         self._unread: list[Chunk] = []
         self._quiet_until_s = time.monotonic() + QUIET_S
@@ -35,17 +34,7 @@ class RunningInLoop:
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
 
-    async def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """As `Running.chunks`."""
-        try:
-            while batch := await self.batch():
-                for chunk in batch:
-                    yield chunk
-        finally:
-            self.stop()
-
     async def batch(self) -> Sequence[Chunk]:
-        """As `Running.batch`."""
         while True:
             unread, self._unread = self._unread, []
             self._room.set()
@@ -59,12 +48,10 @@ class RunningInLoop:
             await self._news.wait()
 
     def stop(self) -> None:
-        """As `Running.stop`."""
         self._cancel.cancel()
         self._room.set()
 
     def when_ended(self, action: Callable[[], None]) -> None:
-        """Calls `action` when the engine has nothing left to do for this answer; at once if that is so."""
         if self._joined:
             action()
         else:

@@ -23,18 +23,13 @@ extern "C" bool __wrap_ggml_compute_forward_mul_mat_tiled(const ggml_compute_par
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
     defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
 
+#include "loops.h"
+
 #include <immintrin.h>
 
 #include <algorithm>
 #include <cstring>
 #include <vector>
-
-// Sums must stay in registers.
-#if defined(__clang__)
-#define UNROLLED _Pragma("unroll")
-#else
-#define UNROLLED _Pragma("GCC unroll 8")
-#endif
 
 namespace {
 

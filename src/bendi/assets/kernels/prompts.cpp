@@ -25,18 +25,10 @@ DECLARE_GEMM(ggml_gemm_q4_0_8x8_q8_0)
     defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
 
 #include "eight_rows.h"
+#include "loops.h"
 
 #include <algorithm>
 #include <vector>
-
-// Sums must stay in registers: loops over them are unrolled, those around them are not.
-#if defined(__clang__)
-#define UNROLLED _Pragma("unroll")
-#define ROLLED _Pragma("nounroll")
-#else
-#define UNROLLED _Pragma("GCC unroll 8")
-#define ROLLED _Pragma("GCC unroll 1")
-#endif
 
 namespace {
 
