@@ -59,13 +59,21 @@ class Parser(argparse.ArgumentParser):
     def read(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The parsed arguments. People type a model, an option, then the question: words may stand between options."""
         if self._subparsers:
-            return self.parse_args(arguments)
+            return self.parse_args(self._with_action(arguments))
         if self.usage is None:
             # parse_intermixed_args takes its own word for "usage: " off by its English length.
             formatter = self._get_formatter()
             formatter.add_usage(None, self._actions, self._mutually_exclusive_groups, prefix="")
             self.usage = formatter.format_help().strip().replace("%", "%%")
         return self.parse_intermixed_args(arguments)
+
+    def _with_action(self, arguments: Sequence[str]) -> Sequence[str]:
+        """With the action that is meant where none is named: `default_action`, if the verb has one."""
+        default = self.get_default("default_action")
+        (actions,) = [group for group in self._actions if isinstance(group, argparse._SubParsersAction)]
+        if default is None or not arguments or arguments[0].startswith("-") or arguments[0] in actions.choices:
+            return arguments
+        return [default, *arguments]
 
 
 class _Help(argparse.HelpFormatter):

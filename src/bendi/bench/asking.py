@@ -1,0 +1,164 @@
+"""Asks an engine and notes when every piece came. Nothing else is done in that loop."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bendi.engines.protocol import Engine, HostedEngine
+from bendi.errors import EngineError
+from bendi.i18n import _
+from bendi.messages import Cancellation, GenerateRequest
+from bendi.results import Answer
+
+_LAG_PERIOD_S = 0.005
+_LOOK_PERIOD_S = 0.05
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer, and what it said."""
+
+    answer: Answer
+    text: str
+
+
+def ask(engine: Engine, request: GenerateRequest, began_s: float, watch: Watch | None = None) -> Told:
+    """One answer. `began_s`: of the window, by `time.monotonic`. Raises EngineError, also when nothing came for too
+    long (`watch`)."""
+    cancel = Cancellation()
+    arrivals: list[float] = []
+    pieces: list[str] = []
+    last = None
+    started_s = time.monotonic()
+    hurry = watch.expect(cancel) if watch else None
+    try:
+        for chunk in engine.generate(request, cancel):
+            if chunk.text or chunk.reasoning:
+                arrivals.append(time.monotonic() - started_s)
+                pieces.append(chunk.reasoning or chunk.text)
+                if hurry:
+                    hurry.seen_s = started_s + arrivals[-1]
+            last = chunk if chunk.finish else last
+        ended_s = time.monotonic()
+    finally:
+        if watch and hurry:
+            watch.forget(hurry)
+    if hurry and hurry.late:
+        raise EngineError(_("Nothing came from the engine for {seconds:g} seconds.").format(seconds=hurry.limit_s))
+    if last is None or last.usage is None:
+        raise EngineError(_("The engine did not say how many tokens it took."), hint="bendi bench engines")
+    timings, usage, text = last.timings, last.usage, "".join(pieces)
+    one_each = len(arrivals) == usage.completion_tok
+    return Told(
+        Answer(
+            started_s=started_s - began_s,
+            ended_s=ended_s - began_s,
+            arrivals_s=tuple(round(arrival_s, 6) for arrival_s in arrivals),
+            arrival_tok=(1,) * len(arrivals) if one_each else (),
+            prompt_tok=usage.prompt_tok,
+            completion_tok=usage.completion_tok,
+            cached_tok=usage.cached_tok,
+            finish=last.finish or "",
+            server_pp_tok_s=timings.pp_tok_s if timings else None,
+            server_tg_tok_s=timings.tg_tok_s if timings else None,
+            server_ttft_s=None,
+            text_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        ),
+        text,
+    )
+
+
+def ask_together(
+    engine: Engine, requests: list[GenerateRequest], concurrency: int, began_s: float, watch: Watch
+) -> list[Told]:
+    """All of them, `concurrency` at a time, in their order. Raises EngineError."""
+    if concurrency == 1:
+        return [ask(engine, request, began_s, watch) for request in requests]
+    with ThreadPoolExecutor(concurrency) as pool:
+        running = [pool.submit(ask, engine, request, began_s, watch) for request in requests]
+        try:
+            return [each.result() for each in running]
+        except BaseException:
+            watch.give_up()
+            raise
+
+
+@dataclass
+class _Hurry:
+    """An answer that is awaited."""
+
+    cancel: Cancellation
+    limit_s: float
+    seen_s: float
+    late: bool = False
+
+
+class Watch:
+    """Looks on while answers come: the delay of this process's own clock, the memory of the engine, answers that stand
+    still. A thread of its own, from `with` to its end."""
+
+    def __init__(self, engine: Engine, limit_s: float) -> None:
+        self.lag_s = 0.0
+        self.peak_bytes = 0
+        self._worker = engine.worker if isinstance(engine, HostedEngine) else None
+        self._limit_s = limit_s
+        self._awaited: list[_Hurry] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def reset(self) -> None:
+        """The window begins now."""
+        self.lag_s = 0.0
+
+    def expect(self, cancel: Cancellation) -> _Hurry:
+        hurry = _Hurry(cancel, self._limit_s, time.monotonic())
+        with self._lock:
+            self._awaited.append(hurry)
+        return hurry
+
+    def forget(self, hurry: _Hurry) -> None:
+        with self._lock:
+            self._awaited.remove(hurry)
+
+    def give_up(self) -> None:
+        """Cancels all answers that are awaited."""
+        self._each(lambda hurry: hurry.cancel.cancel())
+
+    def _run(self) -> None:
+        looked_s = 0.0
+        while True:
+            before_s = time.monotonic()
+            if self._stop.wait(_LAG_PERIOD_S):
+                return
+            now_s = time.monotonic()
+            self.lag_s = max(self.lag_s, now_s - before_s - _LAG_PERIOD_S)
+            if now_s - looked_s >= _LOOK_PERIOD_S:
+                looked_s = now_s
+                if self._worker is not None:
+                    self.peak_bytes = max(self.peak_bytes, self._worker.resident_bytes())
+                self._each(self._check)
+
+    def _check(self, hurry: _Hurry) -> None:
+        if time.monotonic() - hurry.seen_s > hurry.limit_s and not hurry.late:
+            hurry.late = True
+            hurry.cancel.cancel()
+
+    def _each(self, act: Callable[[_Hurry], None]) -> None:
+        with self._lock:
+            awaited = list(self._awaited)
+        for hurry in awaited:
+            act(hurry)

@@ -1,0 +1,132 @@
+"""The files that a study measures: found on this machine, given by path, or made with random weights for the while."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bendi.bench.study import ModelChoice, Study
+from bendi.engines.random_weights import MEASURABLE_TYPES, write_random_model
+from bendi.errors import NotFoundError, UsageError
+from bendi.formats import model_info, read_gguf_split
+from bendi.formats.blueprints import blueprint_from_config
+from bendi.i18n import _
+from bendi.planner.mixture import facts_of, quantized_types, shapes_of
+from bendi.store import Store
+from bendi.store.disk import make_folder, store_error
+from bendi.store.known_models import known_models
+from bendi.units import format_size
+
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One file of a study. `path`: None for one that is made when it is needed. `vocab_size`: how many tokens the model
+    knows. `config`: as in a `config.json`, for engines that do not read GGUF; only of shapes."""
+
+    model: str
+    quantization: str
+    path: Path | None
+    vocab_size: int
+    random_weights: bool = False
+    config: Mapping[str, object] | None = None
+
+
+def subjects_of(study: Study, store: Store) -> list[Subject]:
+    """Every file of the study, in the order of the study file. Raises NotFoundError, UsageError, ModelFileError."""
+    found = []
+    for model in study.models:
+        if model.shape:
+            found += [_shape(model, quantization) for quantization in model.quantizations]
+        elif model.files:
+            found += [_file(model.name, quantization, path) for quantization, path in model.files.items()]
+        elif model.quantizations:
+            found += [
+                _file(model.name, quantization, store.resolve(_named(model.name, quantization)).path)
+                for quantization in model.quantizations
+            ]
+        else:
+            found.append(_file(model.name, "", store.resolve(model.name).path))
+    return found
+
+
+def _named(name: str, quantization: str) -> str:
+    """How `bendi run` calls a quantization of a model."""
+    return name.replace("{quantization}", quantization) if "{quantization}" in name else f"{name}:{quantization}"
+
+
+def _file(model: str, quantization: str, path: Path) -> Subject:
+    if not path.is_file():
+        raise NotFoundError(_("There is no file {path}.").format(path=path), hint="bendi list")
+    headers = read_gguf_split(path)
+    info = model_info(headers[0])
+    return Subject(model, quantization or info.quantization or path.stem, path, info.vocab_size)
+
+
+def _shape(model: ModelChoice, quantization: str) -> Subject:
+    known = known_models()
+    if model.name not in known:
+        raise NotFoundError(
+            _("The catalogue has no model {name!r}.").format(name=model.name),
+            hint=_("Its names: {command}").format(command="bendi fit --all"),
+        )
+    blueprint = blueprint_from_config(known[model.name].config, "model")
+    header = blueprint.header()
+    types = quantized_types(shapes_of(header), facts_of(header), quantization)
+    unknown = sorted(set(types) - MEASURABLE_TYPES)
+    if unknown:
+        raise UsageError(_("Random weights cannot be made for {types}.").format(types=", ".join(unknown)))
+    return Subject(model.name, quantization, None, blueprint.vocab, True, known[model.name].config)
+
+
+class Files:
+    """Gives each subject its file; makes those with random weights in `folder`, which is removed by `close`."""
+
+    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
+        self._folder, self._note = folder, note
+        self._hashes: dict[Path, str] = {}
+
+    def path(self, subject: Subject) -> Path:
+        """Raises StoreError."""
+        if subject.path is not None:
+            return subject.path
+        name = "".join(char if char.isalnum() else "-" for char in f"{subject.model}-{subject.quantization}")
+        path = self._folder / f"{name}.gguf"
+        if not path.exists():
+            assert subject.config is not None
+            blueprint = blueprint_from_config(subject.config, "model")
+            header = blueprint.header()
+            types = quantized_types(shapes_of(header), facts_of(header), subject.quantization)
+            make_folder(self._folder)
+            try:
+                # Under another name first: a file that was cut off by a kill must not be taken for a whole one.
+                partial = path.with_suffix(".part")
+                partial.unlink(missing_ok=True)
+                write_random_model(partial, blueprint, types).rename(path)
+            except OSError as error:
+                raise store_error(error, path) from error
+            self._note(
+                _("Random weights for {model} {quantization}: {size}").format(
+                    model=subject.model, quantization=subject.quantization, size=format_size(path.stat().st_size)
+                )
+            )
+        return path
+
+    def sha256(self, path: Path) -> str:
+        """Of a file, computed once."""
+        if path not in self._hashes:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+            self._hashes[path] = digest.hexdigest()
+        return self._hashes[path]
+
+    def close(self) -> None:
+        for path in self._folder.glob("*"):
+            path.unlink(missing_ok=True)
+        if self._folder.is_dir():
+            self._folder.rmdir()

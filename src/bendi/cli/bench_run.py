@@ -1,0 +1,194 @@
+"""Runs a study from the terminal: predictions before, progress meanwhile, a summary afterwards."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from bendi import __version__
+from bendi.bench.cells import cells_of
+from bendi.bench.journal import Journal
+from bendi.bench.opening import Garage
+from bendi.bench.prompts import collection
+from bendi.bench.repeats import Place
+from bendi.bench.studies import Run, alone
+from bendi.bench.study import Care, EngineChoice, ModelChoice, Study
+from bendi.bench.subjects import Files, Subject, subjects_of
+from bendi.cli import output
+from bendi.cli.bench_files import begun, new_path, repeats_done
+from bendi.cli.bench_predictions import predictions_for, seconds_for
+from bendi.cli.bench_text import print_cells, print_summary, results_record
+from bendi.engines import native_builds
+from bendi.engines.pace import Pace
+from bendi.engines.tuning import new_scratch
+from bendi.errors import BendiError, UsageError
+from bendi.hardware import detect_cpu, detect_machine, machine_to_json
+from bendi.i18n import _
+from bendi.results import Cell, Prediction, StudyFacts, Workload
+from bendi.settings import Settings
+from bendi.store import Store
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """`command`: what the user typed, for hints."""
+
+    out: Path | None = None
+    new: bool = False
+    wait: bool = False
+    dry_run: bool = False
+    require_power: bool = False
+    as_json: bool = False
+    command: str = ""
+
+
+def quick_study(model: str, blocks: int, prompt_tok: int, answer_tok: int, settings: Settings) -> Study:
+    """One model, with the engine in use and, where that is a native build, beside it the wheel."""
+    engines = [EngineChoice("bendi")]
+    if not settings.engine and native_builds.chosen(settings).build is not None:
+        engines.append(EngineChoice("wheel", build=native_builds.WHEEL))
+    workload = Workload(f"{prompt_tok}+{answer_tok}", prompt_tok, answer_tok)
+    names = [engine.label for engine in engines]
+    return Study(
+        title=_("{model} on this machine").format(model=model),
+        models=(ModelChoice(model),),
+        engines=tuple(engines),
+        workloads=(workload,),
+        care=Care(blocks=blocks),
+        text=json.dumps({"quick": model, "blocks": blocks, "workload": workload.name, "engines": names}),
+        folder=Path.cwd(),
+    )
+
+
+def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
+    """Raises as `bench.studies`."""
+    subjects = subjects_of(study, Store(settings))
+    for workload in study.workloads:
+        if workload.text:
+            collection(workload.text, study.folder)  # what is missing is said before anything is measured
+    quantizations: dict[str, list[str]] = {}
+    for subject in subjects:
+        quantizations.setdefault(subject.model, []).append(subject.quantization)
+    cells = cells_of(study, quantizations)
+    by_file = {(subject.model, subject.quantization): subject for subject in subjects}
+    predictions = predictions_for(study, cells, by_file, settings)
+    if options.dry_run:
+        print_cells(study, cells, predictions, seconds_for(study, cells, predictions), as_json=options.as_json)
+        return 0
+    with ExitStack() as stack:
+        stack.enter_context(alone(settings, wait=options.wait, on_wait=_say_waiting))
+        journal = _journal(study, options, cells, predictions, settings)
+        return _measure(study, options, journal, by_file, settings)
+
+
+def _measure(
+    study: Study,
+    options: StudyOptions,
+    journal: Journal,
+    subjects: dict[tuple[str, str], Subject],
+    settings: Settings,
+) -> int:
+    files = Files(new_scratch(settings.cache_dir), output.say)
+    try:
+        choices = {choice.label: choice for choice in study.engines}
+        place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores))
+        garage = Garage(choices, settings, files, output.say)
+        with output.progress(_("measuring"), unit="items") as bar:
+            run = Run(
+                study,
+                journal,
+                garage,
+                place,
+                subjects,
+                on_progress=lambda done, total, label: bar.update(done, total, label),
+                on_note=output.say,
+            )
+            run.run()
+    except KeyboardInterrupt:
+        done = repeats_done(journal.results)
+        output.say("")
+        output.say(
+            _("Stopped after {done} repeats; they are kept. Go on: {command}").format(
+                done=done, command=options.command
+            )
+        )
+        raise
+    except BendiError as error:
+        if not error.hint:
+            error.hint = _("What was measured is kept. Go on: {command}").format(command=options.command)
+        raise
+    finally:
+        files.close()
+    if options.as_json:
+        output.json_data(results_record(journal.results))
+    else:
+        print_summary(journal.results)
+    output.say(_("Results: {path}").format(path=journal.path))
+    output.say(_("A page of it: {command}").format(command=f"bendi report {journal.path.stem}"))
+    return 0 if journal.results.repeats else 1
+
+
+def _journal(
+    study: Study, options: StudyOptions, cells: Sequence[Cell], predictions: Sequence[Prediction], settings: Settings
+) -> Journal:
+    """The results file to go on with, or a new one."""
+    path = options.out
+    if path is not None and path.suffix != ".jsonl":
+        raise UsageError(
+            _("A results file ends in .jsonl, not as {path} does.").format(path=path),
+            hint=f"--out {path.with_suffix('.jsonl')}",
+        )
+    if path is not None and path.exists():
+        if options.new:
+            raise UsageError(
+                _("{path} exists already.").format(path=path), hint=_("Choose another name, or leave out --new.")
+            )
+        journal = Journal(path)
+        if journal.results.facts.text != study.text:
+            raise UsageError(
+                _("{path} holds the results of another study.").format(path=path),
+                hint=_("Choose another name for --out."),
+            )
+        return _continued(journal, cells)
+    if path is None and not options.new and (found := begun(study.text, settings)):
+        return _continued(Journal(found), cells)
+    facts = StudyFacts(
+        study_id=uuid4().hex,
+        title=study.title,
+        text=study.text,
+        created_s=time.time(),
+        blocks=study.care.blocks,
+        seed=study.seed,
+        bendi=__version__,
+        machine=machine_to_json(detect_machine()),
+        cells=tuple(cells),
+    )
+    journal = Journal(path or new_path(study.title, settings), facts)
+    for prediction in predictions:
+        journal.add(prediction)
+    return journal
+
+
+def _continued(journal: Journal, cells: Sequence[Cell]) -> Journal:
+    facts = journal.results.facts
+    if {cell.key for cell in cells} != {cell.key for cell in facts.cells}:
+        raise UsageError(
+            _("The models of this study are not the ones any more with which it was begun."),
+            hint=_("Begin anew: {option}").format(option="--new"),
+        )
+    if done := repeats_done(journal.results):
+        output.say(
+            _("Going on after {done} of {total} repeats: {path}").format(
+                done=done, total=len(facts.cells) * facts.blocks, path=journal.path
+            )
+        )
+    return journal
+
+
+def _say_waiting() -> None:
+    output.say(_("Another study is being measured; waiting for its end."))
