@@ -105,6 +105,7 @@ def test_log_probabilities_in_the_old_shape(talking: LiveServer) -> None:
         ({"echo": True, "prompt": [1, 2]}, "echo"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"logprobs": 21}, "logprobs"),
+        ({"logprobs": False}, "logprobs"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),

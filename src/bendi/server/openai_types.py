@@ -206,7 +206,7 @@ class CompletionBody(SamplingFields):
     n: int | None = Field(None, ge=1, le=8)
     best_of: int | None = Field(None, ge=1, le=8, description="Only the same as n.")
     echo: bool | None = None
-    logprobs: int | None = Field(None, ge=0, le=20)
+    logprobs: int | None = Field(None, ge=0, le=20, strict=True)
     suffix: str | None = None
     context_policy: Literal["error", "grow"] | None = Field(
         None, description="What happens when the prompt does not fit into the context. Default: grow."
