@@ -64,7 +64,9 @@ price_per_kwh = 0.3
     assert study.settings == {"type_k": ("f16", "q8_0"), "gpu_layers": (0, 99)}
     assert (study.care.blocks, study.care.cool_down_s) == (9, 1.5)
     assert study.workloads[0].name == "100+10@2048"
-    assert (study.energy, study.cost) == ({"declared_w": 45}, {"price_per_kwh": 0.3})
+    assert study.energy.declared_w == 45
+    assert study.cost.tariff and study.cost.tariff.price_per_kwh == 0.3 and study.cost.tariff.currency == "USD"
+    assert study.cost.hardware is None
 
 
 @pytest.mark.parametrize(
@@ -92,6 +94,14 @@ price_per_kwh = 0.3
         (LEAST + '[[engines]]\nkind = "openai"', "url is missing"),
         (LEAST + "[[engines]]\n[[engines]]\n", "two engines are called 'bendi'"),
         (LEAST + "[[engines]]\nsettings = { speed = 3 }", "there is no setting 'speed'"),
+        (LEAST + '[energy]\nplug_kind = "magic"', "plug_kind is 'magic'"),
+        (LEAST + "[energy]\ndeclared_w = -1", "declared_w is -1"),
+        (LEAST + "[energy]\nwatts = 3", "there is no key 'watts'"),
+        (LEAST + '[cost]\nprice_per_kwh = "cheap"', "price_per_kwh is 'cheap'"),
+        (LEAST + "[cost]\nutilisation = 2", "utilisation is 2"),
+        (LEAST + "[cost]\nhours = [1]", "hours is [1"),
+        (LEAST + "[[cost.periods]]\nbegin_h = 22", "price_per_kwh is missing"),
+        (LEAST + "[cost]\nprice_per_kwh = 1\n[[cost.periods]]\nbegin_h = 25", "begin_h is 25"),
         (LEAST.replace("answer_tok = 8", "turns = 3\ndepth_tok = 5"), "exclude each other"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from bendi.bench.asking import Told, Watch, ask, ask_together
 from bendi.bench.prompts import Prompts, Ruler
 from bendi.bench.study import Care
+from bendi.energy import with_idle
 from bendi.engines.pace import Pace
 from bendi.engines.protocol import Engine
 from bendi.messages import GenerateRequest, Message, Sampling
@@ -24,21 +25,46 @@ _CPUS = "sys/devices/system/cpu"
 
 
 class EnergySource(Protocol):
-    """Meters that are read all the time (`energy/`)."""
+    """Meters that are read all the time (`energy.Sampler`)."""
+
+    def mark(self) -> float:
+        """Now, by `time.monotonic`, for the edge of a window."""
 
     def energy(self, begin_s: float, end_s: float) -> tuple[Energy, ...]:
-        """Of the window between two times of `time.monotonic`."""
+        """Of the window between two marks."""
 
 
 @dataclass
 class Place:
-    """Where and how repeats are measured. `loaded_s`: how long the engine that is there took to load."""
+    """Where and how repeats are measured."""
 
     care: Care
     seed: int
     folder: Path
     pace: Pace | None = None
     meters: EnergySource | None = None
+    _idle: list[tuple[Energy, ...]] = field(default_factory=list)
+
+    def idle(self) -> None:
+        """Nothing runs for a while: what the meters show then is no work's. Told again before each engine."""
+        if self.meters is None or not self.care.idle_s:
+            return
+        begin_s = self.meters.mark()
+        time.sleep(self.care.idle_s)
+        shown = self.meters.energy(begin_s, self.meters.mark())
+        if any(each.gross_j is not None for each in shown):
+            self._idle = [*self._idle[-1:], shown]
+        else:
+            self.care = replace(self.care, idle_s=0.0)  # there is no meter to wait for
+
+    def mark(self) -> float:
+        return self.meters.mark() if self.meters else time.monotonic()
+
+    def energy(self, begin_s: float, end_s: float) -> tuple[Energy, ...]:
+        """Of a window, with the power of doing nothing before it."""
+        if self.meters is None:
+            return ()
+        return with_idle(self.meters.energy(begin_s, end_s), self._idle[-1:])
 
 
 @dataclass(frozen=True)
@@ -64,9 +90,9 @@ def measure(engine: Engine, turn: Turn, place: Place, ruler: Ruler) -> Repeat:
         before = conditions()
         began_wall_s = time.time()
         watch.reset()
-        began_s = time.monotonic()
+        began_s = place.mark()
         told = runner.timed(began_s)
-        ended_s = time.monotonic()
+        ended_s = place.mark()
         lag_s = watch.lag_s
         slowness = None
         if place.pace and slow_before:
@@ -78,7 +104,7 @@ def measure(engine: Engine, turn: Turn, place: Place, ruler: Ruler) -> Repeat:
         began_s=began_wall_s,
         window_s=ended_s - began_s,
         answers=tuple(each.answer for each in told),
-        energy=place.meters.energy(began_s, ended_s) if place.meters else (),
+        energy=place.energy(began_s, ended_s),
         warmed_up=warmed_up,
         steady=steady,
         load_s=turn.load_s,

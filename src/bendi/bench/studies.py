@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from bendi.bench.cells import Group, groups_of, left_of
 from bendi.bench.gate import ask_questions, compared
@@ -31,8 +30,8 @@ STUDIES = "studies"
 _LOCK = ".measuring.lock"
 
 
-class Progress(Protocol):
-    def __call__(self, done: int, total: int, label: str) -> None: ...
+Progress = Callable[[int, int, str], None]
+"""Told how many repeats are there, of how many, and what is measured now."""
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Run:
     garage: Garage
     place: Place
     subjects: Mapping[tuple[str, str], Subject]
-    on_progress: Progress = field(default=lambda done, total, label: None)
+    on_progress: Progress = field(default=lambda _done, _total, _label: None)
     on_note: Callable[[str], None] = field(default=lambda _text: None)
     _rulers: dict[str, Ruler] = field(default_factory=dict)
 
@@ -91,6 +90,7 @@ class Run:
     def _opened(self, group: Group) -> Iterator[Opened]:
         if self.study.care.cool_down_s:
             time.sleep(self.study.care.cool_down_s)
+        self.place.idle()
         opened = self.garage.open(group.cells, self._subject(group.cells[0]))
         with closing(opened.engine):
             known = self.journal.results.engine_of(group.cells[0])

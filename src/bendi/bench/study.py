@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bendi.energy import CostOptions, EnergyOptions
 from bendi.results import Cache, Workload
 
 EngineKind = Literal[
@@ -85,7 +86,7 @@ class Care:
 @dataclass(frozen=True)
 class Study:
     """`text`: of the file, kept with the results. `settings`: values to be varied by name; each combination is
-    measured. `energy`, `cost`: tables of the file, as `energy/` reads them. `folder`: where relative paths begin."""
+    measured. `energy`: which meters; `cost`: of power and hardware. `folder`: where relative paths begin."""
 
     title: str
     models: tuple[ModelChoice, ...]
@@ -96,7 +97,7 @@ class Study:
     cache: tuple[Cache, ...] = ("fresh",)
     care: Care = field(default_factory=Care)
     seed: int = 1
-    energy: Mapping[str, Any] = field(default_factory=dict)
-    cost: Mapping[str, Any] = field(default_factory=dict)
+    energy: EnergyOptions = field(default_factory=EnergyOptions)
+    cost: CostOptions = field(default_factory=CostOptions)
     text: str = ""
     folder: Path = field(default_factory=Path)

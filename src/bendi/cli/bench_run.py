@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +22,7 @@ from bendi.cli import output
 from bendi.cli.bench_files import begun, new_path, repeats_done
 from bendi.cli.bench_predictions import predictions_for, seconds_for
 from bendi.cli.bench_text import print_cells, print_summary, results_record
+from bendi.energy import Found, Sampler, find_meters, reason_text
 from bendi.engines import native_builds
 from bendi.engines.pace import Pace
 from bendi.engines.tuning import new_scratch
@@ -80,34 +80,49 @@ def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
     if options.dry_run:
         print_cells(study, cells, predictions, seconds_for(study, cells, predictions), as_json=options.as_json)
         return 0
-    with ExitStack() as stack:
-        stack.enter_context(alone(settings, wait=options.wait, on_wait=_say_waiting))
+    meters = _meters(study, options)
+    with alone(settings, wait=options.wait, on_wait=_say_waiting):
         journal = _journal(study, options, cells, predictions, settings)
-        return _measure(study, options, journal, by_file, settings)
+        with Sampler(meters.meters, meters.absent) as sampler:
+            place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores), sampler)
+            _measure(place, options, Job(study, journal, by_file, settings))
+        _show(journal, options)
+    return 0 if journal.results.repeats else 1
 
 
-def _measure(
-    study: Study,
-    options: StudyOptions,
-    journal: Journal,
-    subjects: dict[tuple[str, str], Subject],
-    settings: Settings,
-) -> int:
-    files = Files(new_scratch(settings.cache_dir), output.say)
+def _meters(study: Study, options: StudyOptions) -> Found:
+    """Raises UsageError where power is required and nothing shows it."""
+    found = find_meters(study.energy)
+    if options.require_power and all(each.facts.tier == "bound" for each in found.meters):
+        found.close()
+        reasons = [reason_text(each.reason) for each in found.absent]
+        raise UsageError(
+            " ".join([_("No meter shows what this machine uses."), *reasons]),
+            hint=_("Leave out --require-power, or declare a plug in the study file: [energy] plug_url = ..."),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `_measure` needs of a study."""
+
+    study: Study
+    journal: Journal
+    subjects: dict[tuple[str, str], Subject]
+    settings: Settings
+
+
+def _measure(place: Place, options: StudyOptions, job: Job) -> None:
+    files = Files(new_scratch(job.settings.cache_dir), output.say)
+    journal = job.journal
     try:
-        choices = {choice.label: choice for choice in study.engines}
-        place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores))
-        garage = Garage(choices, settings, files, output.say)
+        choices = {choice.label: choice for choice in job.study.engines}
+        garage = Garage(choices, job.settings, files, output.say)
         with output.progress(_("measuring"), unit="items") as bar:
-            run = Run(
-                study,
-                journal,
-                garage,
-                place,
-                subjects,
-                on_progress=lambda done, total, label: bar.update(done, total, label),
-                on_note=output.say,
-            )
+            run = Run(job.study, journal, garage, place, job.subjects)
+            run.on_note = output.say
+            run.on_progress = bar.update
             run.run()
     except KeyboardInterrupt:
         done = repeats_done(journal.results)
@@ -124,13 +139,15 @@ def _measure(
         raise
     finally:
         files.close()
+
+
+def _show(journal: Journal, options: StudyOptions) -> None:
     if options.as_json:
         output.json_data(results_record(journal.results))
     else:
         print_summary(journal.results)
     output.say(_("Results: {path}").format(path=journal.path))
-    output.say(_("A page of it: {command}").format(command=f"bendi report {journal.path.stem}"))
-    return 0 if journal.results.repeats else 1
+    output.say(_("A page of it: {command}").format(command=f"bendi report {options.out or journal.path.stem}"))
 
 
 def _journal(

@@ -46,6 +46,7 @@ VERBS = (
     Verb("calibrate", "calibrate", N_("measure how fast this machine is, in less than a minute")),
     Verb("tune", "tune", N_("find the settings with which a model is fastest here, and use them")),
     Verb("bench", "bench", N_("measure speed and energy of models, quantizations and engines, side by side")),
+    Verb("report", "report", N_("show what a study found: a page, pictures, tables, or in the terminal")),
     Verb("engine", "engine", N_("build llama.cpp for this CPU; list, test, choose and remove builds")),
     Verb("doctor", "doctor", N_("report this machine, versions, stores and what could leave the machine")),
 )
