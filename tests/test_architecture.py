@@ -20,7 +20,9 @@ MAX_METHODS = 15
 ALLOWED: dict[tuple[str, str], str] = {}
 HEAVY = {
     "xllamacpp": {"engines/worker.py"},
-    "pynvml": {"hardware/nvidia.py"},
+    "pynvml": {"hardware/nvidia.py", "energy/nvml.py"},
+    "matplotlib": {"report/drawing.py"},
+    "zeus_apple_silicon": {"energy/apple.py"},
 }
 MAY_IMPORT_LATE = {"cli/main.py", "engines/registry.py", "hardware/detect.py"}
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "common", "helpers", "manager", "misc"}
@@ -121,7 +123,8 @@ def test_names_say_something() -> None:
 def test_importing_bendi_loads_nothing_heavy() -> None:
     code = (
         "import sys, bendi, bendi.cli.main; bendi.cli.main.main(['--help']); "
-        "heavy = {'xllamacpp', 'httpx', 'rich', 'prompt_toolkit', 'sqlite3', 'argparse', 'tomlkit'}; "
+        "heavy = {'xllamacpp', 'matplotlib', 'numpy', 'httpx', 'rich', "
+        "'prompt_toolkit', 'sqlite3', 'argparse', 'tomlkit'}; "
         "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

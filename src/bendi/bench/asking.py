@@ -62,7 +62,7 @@ def ask(engine: Engine, request: GenerateRequest, began_s: float, watch: Watch |
             arrival_tok=(1,) * len(arrivals) if one_each else (),
             prompt_tok=usage.prompt_tok,
             completion_tok=usage.completion_tok,
-            cached_tok=usage.cached_tok,
+            cached_tok=usage.cached_tok if getattr(usage, "cached_known", True) else None,
             finish=last.finish or "",
             server_pp_tok_s=timings.pp_tok_s if timings else None,
             server_tg_tok_s=timings.tg_tok_s if timings else None,

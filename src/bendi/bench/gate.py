@@ -49,7 +49,12 @@ def questions() -> list[str]:
     return [f"{prompt[:_MOST_CHARACTERS]}\n" for prompt in mixed[:_QUESTIONS]]
 
 
-def ask_questions(engine: Engine, configuration: str, timeout_s: float, *, random_weights: bool) -> Check:
+def unjudged(configuration: str) -> Check:
+    """Of random weights, which are not even asked."""
+    return Check(configuration, "unchecked", RANDOM)
+
+
+def ask_questions(engine: Engine, configuration: str, timeout_s: float) -> Check:
     """What a configuration answers, judged by itself. Raises EngineError."""
     told: list[Told] = []
     with Watch(engine, timeout_s) as watch:
@@ -59,8 +64,6 @@ def ask_questions(engine: Engine, configuration: str, timeout_s: float, *, rando
             )
             told.append(ask(engine, request, 0.0, watch))
     texts = tuple(each.text for each in told)
-    if random_weights:
-        return Check(configuration, "unchecked", RANDOM, texts=texts)
     broken = [fault for text in texts if (fault := _fault(text))]
     if len(broken) > _MOST_BROKEN * len(texts):
         return Check(configuration, "garbage", max(set(broken), key=broken.count), texts=texts)

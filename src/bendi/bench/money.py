@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bendi.bench.tables import Table
+from bendi.bench.tables import Table, maybe_real
 from bendi.energy import PLUG_KINDS, CostOptions, EnergyOptions, Hardware, Tariff, TariffPeriod
 from bendi.errors import ConfigError
 from bendi.i18n import _
@@ -27,8 +27,8 @@ def energy_options(top: Table) -> EnergyOptions:
         plug_url=table.text("plug_url"),
         plug_kind=kind,
         plug_channel=table.number("plug_channel", 0, 0, 64),
-        declared_w=table.maybe_real("declared_w", 0.0, _MOST_W),
-        declared_idle_w=table.maybe_real("declared_idle_w", 0.0, _MOST_W),
+        declared_w=maybe_real(table, "declared_w", 0.0, _MOST_W),
+        declared_idle_w=maybe_real(table, "declared_idle_w", 0.0, _MOST_W),
         gpus=tuple(table.numbers("gpus", (), 0, 64)) if "gpus" in table else None,
         bounds=table.flag("bounds"),
         hardware=table.flag("hardware", True),
@@ -62,7 +62,7 @@ def cost_options(top: Table) -> CostOptions:
         tariff=tariff,
         hardware=hardware,
         utilisation=table.real("utilisation", CostOptions.utilisation, 1e-4, 1.0),
-        usd=table.maybe_real("usd", 1e-9, _MOST_PRICE),
+        usd=maybe_real(table, "usd", 1e-9, _MOST_PRICE),
         cloud=table.texts("cloud"),
         hours=(hours[0], hours[1]),
     )

@@ -10,6 +10,9 @@ from typing import Any
 from bendi.bench import gate
 from bendi.bench.study import EngineChoice
 from bendi.bench.subjects import Files, Subject
+from bendi.engines.peer_open import open_peer
+from bendi.engines.peer_outside import OWN_SETTINGS
+from bendi.engines.peer_types import PeerLoad, PeerSpec
 from bendi.engines.protocol import Engine, EngineInfo, LoadRequest
 from bendi.engines.registry import open_engine
 from bendi.errors import UsageError
@@ -18,6 +21,8 @@ from bendi.results import Cell, LoadedEngine
 from bendi.settings import Settings
 
 _LOAD_FIELDS = {each.name for each in fields(LoadRequest)}
+_TAKE_TOKENS = ("bendi", "llama-server", "vllm", "transformers", "openvino")
+_HALF_PRECISION = ("BF16", "F16")
 _SPARE_TOK = 64
 """For special tokens, and for texts that turn out longer than asked."""
 _SLACK = 1.25
@@ -26,12 +31,11 @@ _ROUND_TOK = 256
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine that is ready. `takes_tokens`: prompts may be token numbers."""
+    """An engine that is ready."""
 
     engine: Engine
     loaded: LoadedEngine
     load_s: float
-    takes_tokens: bool
 
 
 @dataclass
@@ -42,20 +46,21 @@ class Garage:
     settings: Settings
     files: Files
     note: Callable[[str], None] = field(default=lambda _text: None)
+    silence_s: float = 600.0
 
     def takes_tokens(self, choice: EngineChoice) -> bool:
         """Whether prompts may be token numbers."""
-        return choice.kind == "bendi"
+        return choice.kind in _TAKE_TOKENS
 
     def open(self, cells: Sequence[Cell], subject: Subject) -> Opened:
         """An engine for cells of one configuration. Raises EngineError, UsageError, StoreError and ModelFileError."""
         choice = self.choices[cells[0].engine]
-        path = self.files.path(subject)
+        path = self.files.path(subject, bytewise=choice.kind == "openvino")
         asked = {"context_tok": context_needed(cells), "parallel": max(cell.concurrency for cell in cells)}
         asked |= cells[0].settings
         if choice.kind == "bendi":
             return self._open_own(choice, path, cells[0], asked)
-        raise UsageError(_("Engines of the kind {kind} cannot be measured yet.").format(kind=choice.kind))
+        return self._open_peer(choice, subject, cells[0], asked)
 
     def _open_own(self, choice: EngineChoice, path: Path, cell: Cell, asked: dict[str, Any]) -> Opened:
         strange = sorted(set(asked) - _LOAD_FIELDS)
@@ -79,7 +84,49 @@ class Garage:
             verified=verified,
             differing=tuple(name for name, value in verified.items() if name in asked and asked[name] != value),
         )
-        return Opened(engine, loaded, info.load_s, takes_tokens=True)
+        return Opened(engine, loaded, info.load_s)
+
+    def _open_peer(self, choice: EngineChoice, subject: Subject, cell: Cell, asked: dict[str, Any]) -> Opened:
+        if choice.kind == "transformers" and subject.random_weights and subject.quantization not in _HALF_PRECISION:
+            raise UsageError(
+                _("transformers computes in 16 bits: {quantization} would be another model.").format(
+                    quantization=subject.quantization
+                ),
+                hint='quantizations = ["BF16"]',
+            )
+        path = self.files.path(subject, bytewise=choice.kind == "openvino")
+        known = OWN_SETTINGS.get(choice.kind)
+        # What every study asks for is left out where an engine has no such thing; what this one asks for is not.
+        wanted = {name: value for name, value in asked.items() if not known or name in known or name in cell.settings}
+        spec = PeerSpec(
+            kind=choice.kind,
+            program=choice.program or choice.interpreter,
+            url=choice.url,
+            key_variable=choice.key_variable,
+            remote=bool(choice.url),
+            may_create=not choice.model,
+        )
+        load = PeerLoad(
+            model_path=path,
+            model_name=choice.model,
+            config=subject.config if choice.kind == "transformers" else None,
+            settings=wanted,
+            silence_s=self.silence_s,
+        )
+        engine = open_peer(spec, load, self.settings)
+        info, verified = engine.info, engine.verified
+        loaded = LoadedEngine(
+            configuration=cell.configuration,
+            engine=choice.label,
+            version=info.engine,
+            build=info.build,
+            model_sha256=self.files.sha256(path),
+            model_bytes=path.stat().st_size,
+            asked=dict(verified.asked),
+            verified={**verified.confirmed, **verified.differing},
+            differing=tuple(verified.differing),
+        )
+        return Opened(engine, loaded, info.load_s)
 
 
 def confirmed(info: EngineInfo) -> dict[str, Any]:

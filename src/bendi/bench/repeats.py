@@ -15,6 +15,8 @@ from bendi.bench.prompts import Prompts, Ruler
 from bendi.bench.study import Care
 from bendi.energy import with_idle
 from bendi.engines.pace import Pace
+from bendi.engines.peer_process import peak_memory_bytes
+from bendi.engines.peer_types import PeerEngine
 from bendi.engines.protocol import Engine
 from bendi.messages import GenerateRequest, Message, Sampling
 from bendi.results import Answer, Cell, Energy, Repeat
@@ -108,12 +110,19 @@ def measure(engine: Engine, turn: Turn, place: Place, ruler: Ruler) -> Repeat:
         warmed_up=warmed_up,
         steady=steady,
         load_s=turn.load_s,
-        peak_memory_bytes=watch.peak_bytes or None,
+        peak_memory_bytes=_peak_bytes(engine, watch),
         client_lag_s=round(lag_s, 6),
         slowness=slowness,
         before=before,
         after=conditions(),
     )
+
+
+def _peak_bytes(engine: Engine, watch: Watch) -> int | None:
+    """The most that the processes of the engine had in memory; None where they are not known."""
+    if isinstance(engine, PeerEngine):
+        return peak_memory_bytes(engine.pids) if engine.pids else None
+    return watch.peak_bytes or None
 
 
 class _Runner:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 
 from bendi.bench.cells import Group, groups_of, left_of
-from bendi.bench.gate import ask_questions, compared
+from bendi.bench.gate import ask_questions, compared, unjudged
 from bendi.bench.journal import Journal
 from bendi.bench.opening import Garage, Opened
 from bendi.bench.prompts import Ruler, takes_tokens
@@ -107,7 +107,7 @@ class Run:
             yield opened
 
     def _one(self, opened: Opened, group: Group, cell: Cell) -> None:
-        tokens = opened.takes_tokens and self._all_take_tokens() and takes_tokens(cell.workload)
+        tokens = self._all_take_tokens() and takes_tokens(cell.workload)
         subject = self._subject(cell)
         turn = Turn(cell, group.block, group.order, subject.vocab_size if tokens else None, opened.load_s)
         ruler = self._rulers.setdefault(cell.model, Ruler())
@@ -117,12 +117,10 @@ class Run:
         return all(self.garage.takes_tokens(choice) for choice in self.study.engines)
 
     def _check(self, opened: Opened, cell: Cell) -> None:
-        check = ask_questions(
-            opened.engine,
-            cell.configuration,
-            self.study.care.timeout_s,
-            random_weights=self._subject(cell).random_weights,
-        )
+        if self._subject(cell).random_weights:
+            self.journal.add(unjudged(cell.configuration))
+            return
+        check = ask_questions(opened.engine, cell.configuration, self.study.care.timeout_s)
         reference = self._reference(cell)
         if reference is None or reference.configuration == cell.configuration:
             self.journal.add(check)

@@ -10,11 +10,9 @@ from typing import Any, Literal
 from bendi.energy import CostOptions, EnergyOptions
 from bendi.results import Cache, Workload
 
-EngineKind = Literal[
-    "bendi", "llama-server", "ollama", "openai", "vllm", "fastllm", "transformers", "openvino", "node-llama-cpp"
-]
+EngineKind = Literal["bendi", "llama-server", "ollama", "openai", "vllm", "fastllm", "transformers", "openvino"]
 ENGINE_KINDS: tuple[EngineKind, ...] = (
-    "bendi", "llama-server", "ollama", "openai", "vllm", "fastllm", "transformers", "openvino", "node-llama-cpp",
+    "bendi", "llama-server", "ollama", "openai", "vllm", "fastllm", "transformers", "openvino",
 )  # fmt: skip
 
 SETTING_NAMES: Mapping[str, type | tuple[type, ...]] = {

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from bendi.bench.money import cost_options, energy_options
 from bendi.bench.study import ENGINE_KINDS, SETTING_NAMES, Care, EngineChoice, ModelChoice, Study
-from bendi.bench.tables import Table, whole
+from bendi.bench.tables import Table, needed_text, whole
 from bendi.errors import ConfigError, NotFoundError
 from bendi.i18n import _
 from bendi.results import Cache, Workload
@@ -67,7 +67,7 @@ def parse_study(text: str, folder: Path, where: str) -> Study:
 
 def _model(given: tuple[Mapping[str, Any], str], folder: Path) -> ModelChoice:
     table = Table(*given, ("name", "quantizations", "files", "shape"))
-    name = table.needed_text("name")
+    name = needed_text(table, "name")
     files = {}
     for quantization, path in table.free("files").items():
         if not isinstance(path, str) or not path:
@@ -145,7 +145,10 @@ def _swept(table: Table) -> Mapping[str, tuple[Any, ...]]:
 
 
 def _setting(table: Table, name: str, value: Any) -> Any:
-    """One value of a setting; `"on"` and `"off"` are read for switches."""
+    """One value of a setting; `"on"` and `"off"` are read for switches. Names that begin with `-` are options of the
+    engine's own program."""
+    if name.startswith("-") and isinstance(value, str | int | float):
+        return value
     kind = SETTING_NAMES.get(name)
     if kind is None:
         raise ConfigError(
@@ -161,7 +164,7 @@ def _setting(table: Table, name: str, value: Any) -> Any:
 
 
 def _caches(top: Table) -> tuple[Cache, ...]:
-    given = top.either_text("cache", "fresh")
+    given = top.texts("cache") if isinstance(dict(top).get("cache"), list) else (top.text("cache", "fresh"),)
     for each in given:
         if each not in ("fresh", "warm"):
             raise top.bad("cache", each, _("one of {names}").format(names="fresh, warm"))

@@ -11,7 +11,10 @@ from bendi.bench.study import ModelChoice, Study
 from bendi.engines.random_weights import MEASURABLE_TYPES, write_random_model
 from bendi.errors import NotFoundError, UsageError
 from bendi.formats import model_info, read_gguf_split
+from bendi.formats.blueprint import Value
 from bendi.formats.blueprints import blueprint_from_config
+from bendi.formats.gguf_writer import BytewiseVocabulary
+from bendi.formats.quant_types import FILE_TYPES
 from bendi.i18n import _
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.store import Store
@@ -82,6 +85,14 @@ def _shape(model: ModelChoice, quantization: str) -> Subject:
     return Subject(model.name, quantization, None, blueprint.vocab, True, known[model.name].config)
 
 
+def _metadata(subject: Subject) -> dict[str, Value]:
+    found = BytewiseVocabulary(subject.vocab_size).metadata()
+    numbers = {name: number for number, name in FILE_TYPES.items()}
+    if subject.quantization in numbers:
+        found["general.file_type"] = numbers[subject.quantization]
+    return found
+
+
 class Files:
     """Gives each subject its file; makes those with random weights in `folder`, which is removed by `close`."""
 
@@ -89,12 +100,13 @@ class Files:
         self._folder, self._note = folder, note
         self._hashes: dict[Path, str] = {}
 
-    def path(self, subject: Subject) -> Path:
-        """Raises StoreError."""
+    def path(self, subject: Subject, *, bytewise: bool = False) -> Path:
+        """`bytewise`: of random weights, for readers that know only vocabularies of the kind `gpt2`. Raises
+        StoreError."""
         if subject.path is not None:
             return subject.path
         name = "".join(char if char.isalnum() else "-" for char in f"{subject.model}-{subject.quantization}")
-        path = self._folder / f"{name}.gguf"
+        path = self._folder / f"{name}{'-bytewise' if bytewise else ''}.gguf"
         if not path.exists():
             assert subject.config is not None
             blueprint = blueprint_from_config(subject.config, "model")
@@ -105,7 +117,7 @@ class Files:
                 # Under another name first: a file that was cut off by a kill must not be taken for a whole one.
                 partial = path.with_suffix(".part")
                 partial.unlink(missing_ok=True)
-                write_random_model(partial, blueprint, types).rename(path)
+                write_random_model(partial, blueprint, types, _metadata(subject) if bytewise else None).rename(path)
             except OSError as error:
                 raise store_error(error, path) from error
             self._note(

@@ -48,12 +48,6 @@ class Table:
     def text(self, name: str, default: str = "") -> str:
         return str(self.take(name, default, lambda value: isinstance(value, str), _("a text")))
 
-    def needed_text(self, name: str) -> str:
-        found = self.text(name)
-        if not found:
-            raise ConfigError(_("{where}: {name} is missing.").format(where=self.where, name=name))
-        return found
-
     def flag(self, name: str, default: bool = False) -> bool:
         return bool(self.take(name, default, lambda value: isinstance(value, bool), _("true or false")))
 
@@ -70,9 +64,6 @@ class Table:
     def real(self, name: str, default: float, low: float, high: float) -> float:
         return float(self.take(name, default, between(low, high), _range(low, high)))
 
-    def maybe_real(self, name: str, low: float, high: float) -> float | None:
-        return self.real(name, 0.0, low, high) if name in self._table else None
-
     def reals(self, name: str, default: Sequence[float], low: float, high: float) -> tuple[float, ...]:
         value = self._table.get(name, default)
         if not isinstance(value, list | tuple) or not all(map(between(low, high), value)):
@@ -84,10 +75,6 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
             raise self.bad(name, value, _("a list of texts"))
         return tuple(dict.fromkeys(value))
-
-    def either_text(self, name: str, default: str) -> tuple[str, ...]:
-        """One text, or a list of them."""
-        return self.texts(name) if isinstance(self._table.get(name), list) else (self.text(name, default),)
 
     def tables(self, name: str, least: int = 0) -> list[tuple[Mapping[str, Any], str]]:
         value = self._table.get(name, [])
@@ -105,6 +92,17 @@ class Table:
         if not isinstance(value, dict):
             raise self.bad(name, value, _("a table: [{name}]").format(name=name))
         return cast(Mapping[str, Any], value)
+
+
+def needed_text(table: Table, name: str) -> str:
+    found = table.text(name)
+    if not found:
+        raise ConfigError(_("{where}: {name} is missing.").format(where=table.where, name=name))
+    return found
+
+
+def maybe_real(table: Table, name: str, low: float, high: float) -> float | None:
+    return table.real(name, 0.0, low, high) if name in table else None
 
 
 def whole(low: int, high: int) -> Callable[[Any], bool]:

@@ -12,7 +12,8 @@ from bendi.bench.study_file import read_study
 from bendi.cli import output
 from bendi.cli.bench_files import results_path
 from bendi.cli.bench_run import StudyOptions, quick_study, run_study
-from bendi.cli.bench_text import print_comparison, print_list
+from bendi.cli.bench_text import print_comparison, print_found, print_list
+from bendi.engines.peer_found import Places, found_engines
 from bendi.errors import NotFoundError, UsageError
 from bendi.i18n import _
 from bendi.settings import Settings, load_settings
@@ -44,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", default="", metavar=_("NAME"), help=_("which one; without it all are listed")
     )
     engines = verbs.add_parser("engines", help=_("which engines can take part here, and how to get the others"))
-    engines.add_argument("--interpreter", action="append", default=[], metavar=_("PYTHON"),
+    engines.add_argument("--interpreter", type=Path, action="append", default=[], metavar=_("PYTHON"),
                          help=_("a Python of another environment to look into"))  # fmt: skip
     listing = verbs.add_parser("list", help=_("the studies that were run here"))
     comparing = verbs.add_parser("compare", help=_("what really differs between two results files"))
@@ -123,7 +124,7 @@ def _preset(args: argparse.Namespace, _settings: Settings) -> int:
 
 
 def _engines(args: argparse.Namespace, settings: Settings) -> int:
-    raise NotImplementedError(settings, args.interpreter)
+    return print_found(found_engines(settings, Places(interpreters=tuple(args.interpreter))), as_json=args.json)
 
 
 def _list(args: argparse.Namespace, settings: Settings) -> int:

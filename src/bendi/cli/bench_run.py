@@ -25,6 +25,7 @@ from bendi.cli.bench_text import print_cells, print_summary, results_record
 from bendi.energy import Found, Sampler, find_meters, reason_text
 from bendi.engines import native_builds
 from bendi.engines.pace import Pace
+from bendi.engines.scheduling import run_promptly
 from bendi.engines.tuning import new_scratch
 from bendi.errors import BendiError, UsageError
 from bendi.hardware import detect_cpu, detect_machine, machine_to_json
@@ -115,6 +116,7 @@ class Job:
 
 def _measure(place: Place, options: StudyOptions, job: Job) -> None:
     files = Files(new_scratch(job.settings.cache_dir), output.say)
+    run_promptly()  # what arrives must be seen at once, also while engines keep all cores busy
     journal = job.journal
     try:
         choices = {choice.label: choice for choice in job.study.engines}

@@ -13,6 +13,7 @@ from bendi.bench.journal import read_results
 from bendi.bench.study import Study
 from bendi.cli import output
 from bendi.cli.bench_files import complete, repeats_done, results_files
+from bendi.engines.peer_found import FoundEngine
 from bendi.errors import BendiError
 from bendi.i18n import _
 from bendi.results import Cell, Prediction, Repeat, Results
@@ -208,3 +209,16 @@ def _verdict(each: Comparison, p: float) -> str:
 
 def _seen(each: Comparison) -> str:
     return "–" if each.detectable is None else _("from {percent:.1f} %").format(percent=100 * (each.detectable - 1))
+
+
+def print_found(rows: Sequence[FoundEngine], *, as_json: bool) -> int:
+    """Which engines there are, and how to get the others."""
+    if as_json:
+        output.json_data([asdict(row) for row in rows])
+        return 0
+    table = []
+    for row in rows:
+        state = _("cannot be used") if row.problem else _("found") if row.found else "–"
+        table.append([row.name, state, row.version, row.problem or row.where or row.how_to_get])
+    output.table([_("ENGINE"), _("STATE"), _("VERSION"), _("WHERE, OR HOW TO GET IT")], table)
+    return 0

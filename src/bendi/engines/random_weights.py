@@ -16,7 +16,7 @@ from math import sqrt
 from pathlib import Path
 
 from bendi.formats import TENSOR_TYPES_BY_NAME, TensorInfo
-from bendi.formats.blueprint import Blueprint
+from bendi.formats.blueprint import Blueprint, Value
 from bendi.formats.gguf_writer import Vocabulary, write_gguf
 
 _POOL_BLOCKS = 2048
@@ -61,13 +61,16 @@ MEASURABLE_TYPES = frozenset({*_SCALES, "F32", "F16", "BF16", "MXFP4", "NVFP4", 
 """Types of which random blocks can be made."""
 
 
-def write_random_model(path: Path, blueprint: Blueprint, types: Sequence[str]) -> Path:
-    """Writes `blueprint` with random weights to `path`, which must not exist yet. `types`: of each tensor.
+def write_random_model(
+    path: Path, blueprint: Blueprint, types: Sequence[str], metadata: Mapping[str, Value] | None = None
+) -> Path:
+    """Writes `blueprint` with random weights to `path`, which must not exist yet. `types`: of each tensor. `metadata`:
+    instead of the usual vocabulary.
 
     Raises OSError, after removing what was written, and KeyError for a type that is not in MEASURABLE_TYPES.
     """
-    metadata = blueprint.full_metadata() | Vocabulary(blueprint.vocab).metadata()
-    return write_gguf(path, metadata, blueprint.header(types).tensors, _contents)
+    whole = blueprint.full_metadata() | dict(metadata or Vocabulary(blueprint.vocab).metadata())
+    return write_gguf(path, whole, blueprint.header(types).tensors, _contents)
 
 
 def _contents(tensor: TensorInfo) -> Iterator[bytes]:

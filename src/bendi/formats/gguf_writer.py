@@ -35,6 +35,28 @@ class Vocabulary:
         }
 
 
+@dataclass(frozen=True)
+class BytewiseVocabulary:
+    """The same for readers that know only the kind `gpt2`, such as OpenVINO's."""
+
+    size: int
+
+    def metadata(self) -> dict[str, Value]:
+        """The tokenizer's keys, with a chat template, which such readers want."""
+        letters = [chr(number) for number in range(0x21, 0x7F)]
+        return {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "qwen2",
+            "tokenizer.ggml.tokens": [*letters, *(f"t{number}" for number in range(self.size - len(letters)))],
+            "tokenizer.ggml.merges": ["t 1"],
+            "tokenizer.ggml.token_type": [1] * (self.size - 1) + [3],
+            "tokenizer.ggml.bos_token_id": self.size - 1,
+            "tokenizer.ggml.eos_token_id": self.size - 1,
+            "tokenizer.ggml.padding_token_id": self.size - 1,
+            "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+        }
+
+
 def write_gguf(
     path: Path, metadata: Mapping[str, Value], tensors: Sequence[TensorInfo], data: TensorBytes | None = None
 ) -> Path:
