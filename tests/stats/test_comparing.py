@@ -59,6 +59,17 @@ def test_p_of_scipy(n: int) -> None:
     assert signed_rank_p(differences) == pytest.approx(scipy.stats.wilcoxon(differences, method="exact").pvalue)
 
 
+def test_many_pairs() -> None:
+    generator = random.Random(4)
+    differences = [generator.gauss(0.1, 1) for _ in range(300)]
+    expected = scipy.stats.wilcoxon(differences, method="asymptotic", correction=False).pvalue
+    assert signed_rank_p(differences) == pytest.approx(expected)
+    few, many = compare_differences(differences[:200], [0.0] * 200), compare_differences(differences, [0.0] * 300)
+    assert few.low is not None and few.high is not None and many.low is not None and many.high is not None
+    assert many.low < many.estimate < many.high
+    assert (many.high - many.low) / (few.high - few.low) == pytest.approx(math.sqrt(2 / 3), rel=0.1)
+
+
 def test_ratios_turn_over() -> None:
     one, other = compare_ratios(BEFORE, AFTER), compare_ratios(AFTER, BEFORE)
     assert one.low and one.high and other.low and other.high and one.detectable

@@ -11,9 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
-from statistics import median, stdev
+from statistics import NormalDist, median, stdev
 
-from bendi.stats.bootstrap import CONFIDENCE
+from bendi.stats.bootstrap import CONFIDENCE, MANY
 from bendi.stats.describe import quantile
 from bendi.stats.student import t_quantile
 
@@ -21,6 +21,8 @@ POWER = 0.8
 LEAST_PAIRS = 6
 """With fewer, not even a result without exception is beyond chance: 2 / 2**5 is more than 1 - CONFIDENCE."""
 _MOST_SPLITS = 2000
+_NORMAL = NormalDist()
+"""Of ranks of more than MANY pairs, whose exact distribution would take long and say the same."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ def signed_rank_p(differences: Sequence[float]) -> float:
     ranks = [rank_of[size] for size in sizes]
     positive = sum(rank_of[abs(difference)] for difference in differences if difference > 0)
     extreme = min(positive, sum(ranks) - positive)
+    if len(ranks) > MANY:
+        spread = math.sqrt(sum(rank * rank for rank in ranks) / 4)
+        return min(1.0, 2 * _NORMAL.cdf((extreme - sum(ranks) / 2) / spread))
     below = sum(_sums(ranks)[: extreme + 1])
     return min(1.0, 2 * below / (1 << len(ranks)))
 
@@ -161,6 +166,9 @@ def _sums(ranks: Sequence[int]) -> list[int]:
 
 def _dropped(pairs: int) -> int | None:
     """How many averages lie outside of the interval on either side; None where there can be no interval."""
+    if pairs > MANY:
+        middle, spread = pairs * (pairs + 1) / 4, math.sqrt(pairs * (pairs + 1) * (2 * pairs + 1) / 24)
+        return math.floor(middle + _NORMAL.inv_cdf((1 - CONFIDENCE) / 2) * spread)
     allowed = (1 - CONFIDENCE) / 2 * (1 << pairs)
     below = 0
     found: int | None = None
