@@ -45,7 +45,7 @@ def test_every_command_of_the_readme_works(language: str, environment: dict[str,
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command],
                 env=environment | {"BENDI_LANG": language, "HF_ENDPOINT": hub.url},
-                capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120,
+                capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120, cwd=environment["HOME"],
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
             assert done.stdout.strip(), f"{command} printed nothing"

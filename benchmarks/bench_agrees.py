@@ -1,0 +1,218 @@
+"""Whether `bendi bench` measures what others measure, in the same run.
+
+    python benchmarks/bench_agrees.py [--shape qwen2.5:0.5b] [--type Q4_0] [--rounds 5] [--prompt 512] [--answer 64]
+                                      [--aiperf VENV/bin/aiperf]
+
+Against `llama-bench` of the same native build: PP of a prompt and TG after it, in turns. llama-bench leaves out the
+network, sampling and the time of the first token, which a user waits for; so both of our figures are shown, by the
+client's and by the engine's own clock. Against `aiperf` (NVIDIA's load tool, in an environment of its own:
+`python -m venv VENV; VENV/bin/pip install aiperf`): TTFT and time per output token of the same server, asked in turns,
+with prompts of the same lengths that neither has asked before. Aims: medians within 3 % of llama-bench, within 5 % of
+aiperf.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bendi.bench.opening import Garage, Opened
+from bendi.bench.prompts import Ruler
+from bendi.bench.repeats import Place, Turn, measure
+from bendi.bench.study import Care, EngineChoice
+from bendi.bench.subjects import Files, Subject
+from bendi.engines import native_builds
+from bendi.engines.peer_llama_bench import BenchAsk, bench_rates
+from bendi.engines.peer_process import free_port
+from bendi.engines.scheduling import run_promptly
+from bendi.hardware import detect_cpu
+from bendi.results import Cell, Repeat, Workload
+from bendi.settings import Settings, load_settings
+from bendi.store.known_models import known_models
+
+_REQUESTS = 12
+_START_S = 120.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What both said in one round."""
+
+    name: str
+    ours: float
+    theirs: float
+
+
+def repeat(opened: Opened, cell: Cell, block: int, vocab_size: int | None, seed: int) -> Repeat:
+    turn = Turn(cell, block, 0, vocab_size, opened.load_s)
+    care = Care(warm_up_least=1, warm_up_most=2)
+    return measure(opened.engine, turn, Place(care, seed, Path()), Ruler(1.0))
+
+
+def beside_llama_bench(
+    options: argparse.Namespace, garage: Garage, subject: Subject, build: native_builds.NativeBuild
+) -> list[Pair]:
+    """PP and TG, by the client's clock and by the engine's."""
+    threads = detect_cpu().usable_cores
+    settings = {"threads": threads, "flash_attention": True}
+    program, path = build.program("llama-bench"), garage.files.path(subject)
+    work = Workload("w", options.prompt, options.answer + 1)
+    cell = Cell(subject.model, subject.quantization, "bendi", work, settings)
+    found = []
+    with closing(garage.open([cell], subject).engine) as engine:
+        opened = Opened(engine, None, 0.0)  # type: ignore[arg-type]
+        for number in range(options.rounds):
+            mine = repeat(opened, cell, number, subject.vocab_size, 1)
+            (prompt,) = bench_rates(program, path, settings, BenchAsk(options.prompt, 0, 0, 1))
+            (answer,) = bench_rates(program, path, settings, BenchAsk(0, options.answer, options.prompt, 1))
+            again = repeat(opened, cell, options.rounds + number, subject.vocab_size, 1)
+            for name, metric, theirs in (
+                ("PP, client's clock", "pp_tok_s", prompt),
+                ("PP, engine's clock", "server_pp_tok_s", prompt),
+                ("TG, client's clock", "tg_tok_s", answer),
+                ("TG, engine's clock", "server_tg_tok_s", answer),
+            ):
+                both = (getattr(mine, metric) + getattr(again, metric)) / 2
+                found.append(Pair(name, both, median(theirs.rates_tok_s)))
+    return found
+
+
+@contextmanager
+def server(program: Path, model: Path, context_tok: int) -> Iterator[int]:
+    """llama-server by its port."""
+    port = free_port()
+    command = [program, "-m", model, "--port", str(port), "-c", str(context_tok), "-np", "1", "--no-ui", "--poll", "0"]
+    process = subprocess.Popen(
+        [str(each) for each in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    )
+    try:
+        until_s = time.monotonic() + _START_S
+        while not healthy(port):
+            if process.poll() is not None or time.monotonic() > until_s:
+                raise SystemExit("llama-server does not start")
+            time.sleep(0.2)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def beside_aiperf(
+    options: argparse.Namespace, garage: Garage, subject: Subject, build: native_builds.NativeBuild
+) -> list[Pair]:
+    """TTFT and time per output token of the same server."""
+    path = garage.files.path(subject)
+    found = []
+    with server(build.server, path, options.prompt + options.answer + 512) as port:
+        choice = EngineChoice("server", "openai", url=f"http://127.0.0.1:{port}/v1", model="model")
+        mine = Garage({"server": choice}, garage.settings, garage.files)
+        work = Workload("w", options.prompt, options.answer, requests=_REQUESTS)
+        cell = Cell(subject.model, subject.quantization, "server", work)
+        with closing(mine.open([cell], subject).engine) as engine:
+            opened = Opened(engine, None, 0.0)  # type: ignore[arg-type]
+            for number in range(options.rounds):
+                before = repeat(opened, cell, number, None, 2)
+                theirs = aiperf(options, port, number)
+                after = repeat(opened, cell, options.rounds + number, None, 2)
+                for name, metric, value in (
+                    ("TTFT", "ttft_s", theirs["time_to_first_token"]),
+                    ("TPOT", "tpot_s", theirs["inter_token_latency"]),
+                ):
+                    both = (getattr(before, metric) + getattr(after, metric)) / 2
+                    found.append(Pair(name, 1000 * both, float(value["avg"])))
+    return found
+
+
+def aiperf(options: argparse.Namespace, port: int, number: int) -> dict[str, Any]:
+    """Its metrics, in milliseconds. Every byte is a token of a model with random weights."""
+    source = random.Random(f"aiperf {number}")
+    with tempfile.TemporaryDirectory() as folder:
+        prompts = Path(folder) / "prompts.jsonl"
+        with prompts.open("w") as file:
+            for _request in range(_REQUESTS + 2):
+                text = f"{source.getrandbits(64):x} " + "".join(source.choices("abcdefgh ", k=options.prompt))
+                file.write(json.dumps({"text": text[: options.prompt]}) + "\n")
+        command = [
+            str(options.aiperf), "profile", "--model", "model", "--url", f"http://127.0.0.1:{port}",
+            "--endpoint-type", "completions", "--streaming", "--tokenizer", "builtin", "--use-server-token-count",
+            "--input-file", str(prompts), "--custom-dataset-type", "single_turn", "--concurrency", "1",
+            "--request-count", str(_REQUESTS), "--warmup-request-count", "2", "--ui", "none",
+            "--no-gpu-telemetry", "--no-server-metrics", "--output-artifact-dir", folder,
+        ]  # fmt: skip
+        for extra in (f"max_tokens:{options.answer}", "ignore_eos:true", "temperature:0"):
+            command += ["--extra-inputs", extra]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        results = sorted(Path(folder).rglob("profile_export_aiperf.json"))
+        if done.returncode or not results:
+            raise SystemExit(f"aiperf: {done.stderr[-2000:]}{done.stdout[-2000:]}")
+        return dict(json.loads(results[0].read_text()))
+
+
+def show(title: str, pairs: list[Pair], unit: str, aim: float) -> bool:
+    print(f"\n{title}")
+    held = True
+    for name in dict.fromkeys(pair.name for pair in pairs):
+        mine = [pair for pair in pairs if pair.name == name]
+        ratios = [pair.ours / pair.theirs for pair in mine]
+        middle = median(ratios)
+        print(
+            f"  {name:20} {median(pair.ours for pair in mine):10.2f} and {median(pair.theirs for pair in mine):10.2f}"
+            f" {unit}: {middle:.3f} of theirs (from {min(ratios):.3f} to {max(ratios):.3f}, n={len(mine)})"
+        )
+        held &= abs(middle - 1) <= aim
+    return held
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="qwen2.5:0.5b")
+    parser.add_argument("--type", default="Q4_0")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--answer", type=int, default=64)
+    parser.add_argument("--aiperf", type=Path)
+    options = parser.parse_args()
+    settings: Settings = load_settings()
+    build = native_builds.chosen(settings).build
+    if build is None:
+        raise SystemExit("it needs a native build: bendi engine build")
+    run_promptly()
+    config = known_models()[options.shape].config
+    vocab_size = int(str(config["vocab_size"]))
+    subject = Subject(options.shape, options.type, None, vocab_size, True, config)
+    held = True
+    with tempfile.TemporaryDirectory(dir=settings.cache_dir) as folder:
+        files = Files(Path(folder) / "models", lambda text: print(text, file=sys.stderr))
+        garage = Garage({"bendi": EngineChoice("bendi")}, settings, files)
+        try:
+            pairs = beside_llama_bench(options, garage, subject, build)
+            held &= show("bendi bench and llama-bench", pairs, "tok/s", 0.03)
+            if options.aiperf:
+                held &= show("bendi bench and aiperf", beside_aiperf(options, garage, subject, build), "ms", 0.05)
+        finally:
+            files.close()
+    return int(not held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
