@@ -93,7 +93,8 @@ def beside_llama_bench(
 def server(program: Path, model: Path, context_tok: int) -> Iterator[int]:
     """llama-server by its port."""
     port = free_port()
-    command = [program, "-m", model, "--port", str(port), "-c", str(context_tok), "-np", "1", "--no-ui", "--poll", "0"]
+    command = [program, "-m", model, "--alias", "model", "--port", port, "-c", context_tok, "-np", 1, "--no-ui"]
+    command += ["--poll", 0]
     process = subprocess.Popen(
         [str(each) for each in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     )
@@ -154,7 +155,8 @@ def aiperf(options: argparse.Namespace, port: int, number: int) -> dict[str, Any
                 file.write(json.dumps({"text": text[: options.prompt]}) + "\n")
         command = [
             str(options.aiperf), "profile", "--model", "model", "--url", f"http://127.0.0.1:{port}",
-            "--endpoint-type", "completions", "--streaming", "--tokenizer", "builtin", "--use-server-token-count",
+            "--endpoint-type", "completions", "--streaming", "--tokenizer", str(tokenizer(folder)),
+            "--use-server-token-count",
             "--input-file", str(prompts), "--custom-dataset-type", "single_turn", "--concurrency", "1",
             "--request-count", str(_REQUESTS), "--warmup-request-count", "2", "--ui", "none",
             "--no-gpu-telemetry", "--no-server-metrics", "--output-artifact-dir", folder,
@@ -166,6 +168,20 @@ def aiperf(options: argparse.Namespace, port: int, number: int) -> dict[str, Any
         if done.returncode or not results:
             raise SystemExit(f"aiperf: {done.stderr[-2000:]}{done.stdout[-2000:]}")
         return dict(json.loads(results[0].read_text()))
+
+
+def tokenizer(folder: str) -> Path:
+    """It wants one, though the server counts; the one that comes with it is fetched over the network."""
+    path = Path(folder) / "tokenizer"
+    path.mkdir()
+    model = {"type": "WordLevel", "vocab": {"?": 0}, "unk_token": "?"}
+    whole = {"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
+    whole |= dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    (path / "tokenizer.json").write_text(json.dumps(whole))
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "?"})
+    )
+    return path
 
 
 def show(title: str, pairs: list[Pair], unit: str, aim: float) -> bool:

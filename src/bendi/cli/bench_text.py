@@ -72,7 +72,7 @@ def print_summary(results: Results) -> None:
         note = note or _notes(repeats)
         failures = [each for each in results.failures if each.cell == cell.key and each.final]
         if failures and not repeats:
-            note = failures[-1].reason
+            note = failures[-1].reason.splitlines()[0]
         rows.append([*_names(cell), *(_figure(repeats, metric) for metric in _METRICS), str(len(repeats)), note])
     output.table([*_headings(), _("PP tok/s"), _("TG tok/s"), "n", ""], rows, frozenset({5, 6, 7}))
     output.say(_("Medians with what surely holds them; n: independent repeats. Outliers are part of it."))
