@@ -45,13 +45,16 @@ def test_a_model_measured_listed_compared_and_exported(bendi: Run, tmp_path: Pat
     assert code == 0 and (tmp_path / "a.sqlite3").read_bytes().startswith(b"SQLite")
 
 
-def test_list_and_dry_run(bendi: Run) -> None:
+def test_list_and_dry_run(bendi: Run, tmp_path: Path) -> None:
     code, text, err = bendi("bench", "list")
     assert code == 0 and not text and "bendi bench preset" in err
     code, text, err = bendi("bench", "demo", "--dry-run")
     assert code == 0 and "demo" in text and "repeats" in err
-    code, text, err = bendi("bench", "model", "demo", "--blocks", "1", "--prompt", "8", "--answer", "2")
-    assert code == 0 and "tok/s" in text
+    page = tmp_path / "page.html"
+    words = ("bench", "model", "demo", "--blocks", "1", "--prompt", "8", "--answer", "2", "--report", page)
+    code, text, err = bendi(*words)
+    assert code == 0 and "tok/s" in text and str(page) in err
+    assert page.read_text("utf-8").lower().startswith("<!doctype html>")
     code, text, err = bendi("bench", "list", "--json")
     (row,) = json.loads(text)
     assert row["complete"] and row["repeats"] == 1

@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         add = action.add_argument
         add("--dry-run", action="store_true", help=_("only show what would be measured, and how long it would take"))
         add("--out", type=Path, metavar=_("FILE"), help=_("the results file (default: in the state folder)"))
+        add("--report", type=Path, metavar=_("FILE"), help=_("also write the page of `bendi report` there"))
         add("--new", action="store_true", help=_("begin anew, even if this study was begun before"))
         add("--wait", action="store_true", help=_("wait for another study to end"))
         add("--require-power", action="store_true", help=_("fail where no meter shows what it takes"))
@@ -95,6 +96,7 @@ def _options(args: argparse.Namespace, command: str) -> StudyOptions:
         require_power=args.require_power,
         as_json=args.json,
         command=command,
+        page=args.report,
     )
 
 

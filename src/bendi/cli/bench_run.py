@@ -22,6 +22,7 @@ from bendi.cli import output
 from bendi.cli.bench_files import begun, new_path, repeats_done
 from bendi.cli.bench_predictions import predictions_for, seconds_for
 from bendi.cli.bench_text import print_cells, print_summary, results_record
+from bendi.cli.report import write_usual_page
 from bendi.energy import Found, Sampler, find_meters, reason_text
 from bendi.engines import native_builds
 from bendi.engines.pace import Pace
@@ -37,7 +38,7 @@ from bendi.store import Store
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """`command`: what the user typed, for hints."""
+    """`command`: what the user typed, for hints. `page`: where a report is to be written."""
 
     out: Path | None = None
     new: bool = False
@@ -46,6 +47,7 @@ class StudyOptions:
     require_power: bool = False
     as_json: bool = False
     command: str = ""
+    page: Path | None = None
 
 
 def quick_study(model: str, blocks: int, prompt_tok: int, answer_tok: int, settings: Settings) -> Study:
@@ -88,6 +90,9 @@ def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
             place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores), sampler)
             _measure(place, options, Job(study, journal, by_file, settings))
         _show(journal, options)
+        if options.page is not None:
+            write_usual_page(journal.results, options.page, settings)
+            output.say(_("Written: {path}").format(path=options.page))
     return 0 if journal.results.repeats else 1
 
 
@@ -149,6 +154,8 @@ def _show(journal: Journal, options: StudyOptions) -> None:
     else:
         print_summary(journal.results)
     output.say(_("Results: {path}").format(path=journal.path))
+    if options.page is not None:
+        return
     output.say(_("A page of it: {command}").format(command=f"bendi report {options.out or journal.path.stem}"))
 
 

@@ -69,6 +69,14 @@ def run(args: argparse.Namespace) -> int:
     return _text(args, report.csv(results) if kind == "csv" else report.csv_of_repeats(results))
 
 
+def write_usual_page(results: Results, path: Path, settings: Settings) -> None:
+    """The page as `bendi report` makes it when nothing else is said. Raises DataError and UsageError."""
+    cost = _cost_of(results)
+    report.write_page(
+        results, ReportOptions(cost=cost, cloud=_cloud(cost.cloud, cloud_prices(settings.config_dir))), path
+    )
+
+
 def _text(args: argparse.Namespace, text: str) -> int:
     if args.out is None:
         output.data(text, end="" if text.endswith("\n") else "\n")
@@ -97,6 +105,8 @@ def _options(args: argparse.Namespace, results: Results, settings: Settings) -> 
             hint=_("It has: {names}").format(names=", ".join(sorted(engines))),
         )
     cost = _cost_of(results)
+    if args.currency and args.price_per_kwh is None:
+        raise UsageError(_("--currency says nothing without --price-per-kwh."))
     if args.price_per_kwh is not None:
         if not args.price_per_kwh >= 0:
             raise UsageError(_("--price-per-kwh takes a price, not {value}.").format(value=args.price_per_kwh))
