@@ -21,7 +21,7 @@ from bendi.engines.peer_outside import MODULES, has_module, open_outside
 from bendi.engines.peer_types import PeerEngine, PeerLoad, PeerSpec, PeerUsage
 from bendi.errors import BendiError
 from bendi.formats import TensorInfo, read_gguf
-from bendi.formats.gguf_writer import write_gguf
+from bendi.formats.gguf_writer import BytewiseVocabulary, write_gguf
 from bendi.messages import Chunk, GenerateRequest
 from peers.contestants import Absent, Rates, Subject, Tokens, end, last_line
 
@@ -154,7 +154,7 @@ def bytewise_copy(subject: Subject) -> Path:
     if subject.file_type not in _FILE_TYPES:
         raise Absent(f"it is not asked to read {subject.file_type}")
     if not path.exists():
-        known = subject.blueprint.full_metadata() | _bytewise_vocabulary(subject.blueprint.vocab)
+        known = subject.blueprint.full_metadata() | BytewiseVocabulary(subject.blueprint.vocab).metadata()
         metadata = known | {"general.file_type": _FILE_TYPES[subject.file_type]}
         header = read_gguf(subject.path)
         with subject.path.open("rb") as file:
@@ -168,18 +168,3 @@ def bytewise_copy(subject: Subject) -> Path:
 
             write_gguf(path, metadata, header.tensors, contents)
     return path
-
-
-def _bytewise_vocabulary(size: int) -> dict[str, Any]:
-    letters = [chr(number) for number in range(0x21, 0x7F)]
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "qwen2",
-        "tokenizer.ggml.tokens": [*letters, *(f"t{number}" for number in range(size - len(letters)))],
-        "tokenizer.ggml.merges": ["t 1"],
-        "tokenizer.ggml.token_type": [1] * (size - 1) + [3],
-        "tokenizer.ggml.bos_token_id": size - 1,
-        "tokenizer.ggml.eos_token_id": size - 1,
-        "tokenizer.ggml.padding_token_id": size - 1,
-        "tokenizer.chat_template": "{{ messages[0]['content'] }}",
-    }

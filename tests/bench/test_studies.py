@@ -146,6 +146,13 @@ def test_interrupted(study_file: Path, tmp_path: Path) -> None:
     (path,) = found()
     kept = repeats(path)
     assert len(kept) >= 2
+    # The hint of a study of one model names everything that makes it the same study.
+    quick = started("bench", "demo", "--blocks", "900", "--prompt", "16")
+    until(lambda: len(found()) == 2 and bool(repeats(max(found(), key=lambda each: each.stat().st_mtime))), quick)
+    quick.send_signal(signal.SIGINT)
+    code, _out, err = finished(quick)
+    assert code == 130 and "bendi bench demo --blocks 900 --prompt 16 --answer 32" in err
+    next(each for each in found() if each != path).unlink()
     # The same command finds what it had begun.
     code, _out, err = finished(started("bench", "run", study_file))
     assert code == 0, err

@@ -60,7 +60,7 @@ class Garage:
         asked |= cells[0].settings
         if choice.kind == "bendi":
             return self._open_own(choice, path, cells[0], asked)
-        return self._open_peer(choice, subject, cells[0], asked)
+        return self._open_peer(choice, (subject, path), cells[0], asked)
 
     def _open_own(self, choice: EngineChoice, path: Path, cell: Cell, asked: dict[str, Any]) -> Opened:
         strange = sorted(set(asked) - _LOAD_FIELDS)
@@ -86,7 +86,8 @@ class Garage:
         )
         return Opened(engine, loaded, info.load_s)
 
-    def _open_peer(self, choice: EngineChoice, subject: Subject, cell: Cell, asked: dict[str, Any]) -> Opened:
+    def _open_peer(self, choice: EngineChoice, file: tuple[Subject, Path], cell: Cell, asked: dict[str, Any]) -> Opened:
+        subject, path = file
         if choice.kind == "transformers" and subject.random_weights and subject.quantization not in _HALF_PRECISION:
             raise UsageError(
                 _("transformers computes in 16 bits: {quantization} would be another model.").format(
@@ -94,7 +95,6 @@ class Garage:
                 ),
                 hint='quantizations = ["BF16"]',
             )
-        path = self.files.path(subject, bytewise=choice.kind == "openvino")
         known = OWN_SETTINGS.get(choice.kind)
         # What every study asks for is left out where an engine has no such thing; what this one asks for is not.
         wanted = {name: value for name, value in asked.items() if not known or name in known or name in cell.settings}

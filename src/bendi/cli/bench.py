@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
-    return run_study(read_study(args.study), _options(args, f"bendi bench run {args.study}"), settings)
+    return run_study(read_study(args.study), _options(args, "bendi bench run", str(args.study)), settings)
 
 
 def _model(args: argparse.Namespace, settings: Settings) -> int:
@@ -84,10 +85,15 @@ def _model(args: argparse.Namespace, settings: Settings) -> int:
                 _("{flag} takes a number above zero, not {value}.").format(flag=f"--{flag}", value=getattr(args, flag))
             )
     study = quick_study(args.model, args.blocks, args.prompt, args.answer, settings)
-    return run_study(study, _options(args, f"bendi bench {args.model}"), settings)
+    return run_study(study, _options(args, "bendi bench", args.model), settings)
 
 
-def _options(args: argparse.Namespace, command: str) -> StudyOptions:
+def _options(args: argparse.Namespace, verb: str, subject: str) -> StudyOptions:
+    """What the user typed is told again where a study is broken off: other numbers would be another study."""
+    typed = [verb, shlex.quote(subject)]
+    for name in ("blocks", "prompt", "answer", "out"):
+        if getattr(args, name, None) is not None:
+            typed += [f"--{name}", shlex.quote(str(getattr(args, name)))]
     return StudyOptions(
         out=args.out,
         new=args.new,
@@ -95,7 +101,7 @@ def _options(args: argparse.Namespace, command: str) -> StudyOptions:
         dry_run=args.dry_run,
         require_power=args.require_power,
         as_json=args.json,
-        command=command,
+        command=" ".join(typed),
         page=args.report,
     )
 

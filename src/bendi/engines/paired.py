@@ -7,15 +7,12 @@ look faster, and by as much.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
-from statistics import median
 
-CONFIDENCE = 0.95
-LEAST_PAIRS = 6
-"""With fewer, not even a result without exception is beyond chance: 2 / 2**5 is more than 1 - CONFIDENCE."""
+from bendi.stats import CONFIDENCE, LEAST_PAIRS, compare_ratios
+
+__all__ = ["CONFIDENCE", "LEAST_PAIRS", "Speedup", "speedup"]
 
 
 @dataclass(frozen=True)
@@ -34,38 +31,6 @@ class Speedup:
 
 
 def speedup(first_s: Sequence[float], second_s: Sequence[float]) -> Speedup:
-    """From the seconds of each, in pairs.
-
-    The middle is the Hodges-Lehmann estimator, the interval Tukey's, both from Wilcoxon's signed ranks: Hollander,
-    Wolfe and Chicken, Nonparametric Statistical Methods, 3rd edition, sections 3.2 and 3.3.
-    """
-    logs = [math.log(first / second) for first, second in zip(first_s, second_s, strict=True)]
-    averages = sorted((one + other) / 2 for one, other in combinations_with_replacement(logs, 2))
-    middle = math.exp(median(averages))
-    dropped = _dropped(len(logs))
-    if dropped is None:
-        return Speedup(middle)
-    return Speedup(middle, math.exp(averages[dropped]), math.exp(averages[-1 - dropped]))
-
-
-def _dropped(pairs: int) -> int | None:
-    """How many averages lie outside of the interval on either side; None where there can be no interval.
-
-    The number of the signs of `pairs` ranks with which the ranks of one sign add up to so much is counted, one rank
-    after the other.
-    """
-    counts = [1]
-    for rank in range(1, pairs + 1):
-        longer = counts + [0] * rank
-        for total, count in enumerate(counts):
-            longer[total + rank] += count
-        counts = longer
-    allowed = (1 - CONFIDENCE) / 2 * 2**pairs
-    below = 0
-    found: int | None = None
-    for total, count in enumerate(counts):
-        below += count
-        if below > allowed:
-            return found
-        found = total
-    return found
+    """From the seconds of each, in pairs."""
+    found = compare_ratios(first_s, second_s)
+    return Speedup(found.estimate, found.low, found.high)
