@@ -1,7 +1,7 @@
 """What `bendi tune` gains, measured again after it has ended: the default against the tuned settings, in pairs.
 
     python benchmarks/tune_gain.py [--models qwen2.5:0.5b,llama3.2:1b] [--types Q8_0,Q4_K_M] [--for chat]
-                                   [--seconds 120] [--check-seconds 60] [--out rows.jsonl]
+                                   [--seconds N] [--check-seconds 60] [--out rows.jsonl]
 
 Models of real shapes with random weights. For each: a search as `bendi tune` makes it; then a fresh bench, whose
 processes and prompts the search has not seen, times whole requests with both settings alternately. Printed are the gain
@@ -90,7 +90,7 @@ def main() -> int:
     parser.add_argument("--models", default="qwen2.5:0.5b,llama3.2:1b")
     parser.add_argument("--types", default="Q8_0,Q4_K_M")
     parser.add_argument("--for", dest="use", choices=tuple(WORKLOADS), default="chat")
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float)
     parser.add_argument("--check-seconds", type=float, default=60.0)
     parser.add_argument("--out")
     options = parser.parse_args()

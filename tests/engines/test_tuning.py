@@ -70,6 +70,7 @@ class MadeUpBench:
     broken: Callable[[Tuned], bool] = lambda _tuned: False
     seed: int = 0
     budget_s: float = 200.0
+    most_s: float = 0.0
     notices_busy: bool = True
     now_s: float = 0.0
     started: list[Tuned] = field(default_factory=list)
@@ -107,6 +108,9 @@ class MadeUpBench:
 
     def left_s(self) -> float:
         return self.budget_s - self.now_s
+
+    def ask_for(self, left_s: float) -> None:
+        self.budget_s = max(self.budget_s, min(self.now_s + left_s, self.most_s))
 
     def cost_s(self, pairs: int, starts: int) -> float:
         return 2.0 * pairs + 2.0 * starts
@@ -234,6 +238,21 @@ def test_the_budget_is_kept() -> None:
     assert chosen == Tuned(threads=4)
     assert [trial.verdict for trial in trials[1:]] == ["no time"] * 3
     assert bench.left_s() > -5
+
+
+@pytest.mark.parametrize("busy_every", [0, 5])
+def test_a_budget_that_may_grow_is_enough_for_every_change(busy_every: int) -> None:
+    bench = MadeUpBench(times(threads=0.9, batch_tok=0.5), busy=1.3, busy_every=busy_every, budget_s=20.0, most_s=900.0)
+    chosen, trials, final = search(bench)
+    assert final is not None and "no time" not in [trial.verdict for trial in trials]
+    assert chosen == Tuned(threads=4, batch_tok=256)
+    assert bench.left_s() > -5 and bench.budget_s < 200
+
+
+def test_a_budget_grows_no_further_than_it_may() -> None:
+    bench = MadeUpBench(times(threads=0.9, batch_tok=0.5), budget_s=20.0, most_s=45.0)
+    search(bench)
+    assert bench.budget_s == 45.0 and bench.left_s() > -5
 
 
 RATIOS = st.lists(st.floats(0.5, 2), min_size=1, max_size=14)

@@ -11,7 +11,7 @@ from typing import Any
 from bendi.cli import output
 from bendi.cli.tune_text import print_list, print_report
 from bendi.engines.protocol import KV_TYPES
-from bendi.engines.tuning import BUDGET_S, LEAST_BUDGET_S, TuneRequest, tune
+from bendi.engines.tuning import BUDGET_S, LEAST_BUDGET_S, MOST_BUDGET_S, TuneRequest, tune
 from bendi.engines.tuning_report import TuningReport, from_json, to_json
 from bendi.errors import BendiError, NotFoundError, StoreError, UsageError
 from bendi.formats import read_gguf_split
@@ -28,8 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = _("bendi tune MODEL [options]")
     add("model", nargs="?", default="", metavar=_("MODEL"), help=_("a model of this machine: name, short name or path"))
     add("--for", dest="use", choices=tuple(WORKLOADS), default="chat", help=_("what it is for (default: chat)"))
-    seconds_help = _("how long to measure at most (default {seconds:.0f})").format(seconds=BUDGET_S)
-    add("--seconds", type=float, default=BUDGET_S, metavar="N", help=seconds_help)
+    seconds_help = _("how long to measure at most (default: what this model needs, {least:.0f} to {most:.0f})")
+    seconds_help = seconds_help.format(least=BUDGET_S, most=MOST_BUDGET_S)
+    add("--seconds", type=float, metavar="N", help=seconds_help)
     kv_help = _("tune for this type of the KV cache, as in `bendi run --kv`; it is never chosen by itself")
     add("--kv", choices=KV_TYPES, default="f16", help=kv_help)
     add("--show", action="store_true", help=_("show what was found, of one model or of all, and measure nothing"))
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tune(args: argparse.Namespace, settings: Settings) -> int:
-    if not args.seconds >= LEAST_BUDGET_S:
+    if args.seconds is not None and not args.seconds >= LEAST_BUDGET_S:
         raise UsageError(
             _("{seconds:g} seconds are too short to measure anything.").format(seconds=args.seconds),
             hint=f"bendi tune {args.model} --seconds {BUDGET_S:.0f}",

@@ -44,8 +44,22 @@ KERNELS = (
         ),
         _WIDE | {"avx2", "fma", "f16c"},
     ),
-    Kernel("prompts.cpp", ("ggml_gemm_q4_K_8x8_q8_K", "ggml_gemm_q4_0_8x8_q8_0"), _WIDE | {"avx2", "fma", "f16c"}),
-    Kernel("matrices.cpp", ("ggml_compute_forward_mul_mat_tiled",), _WIDE | {"avx2", "fma", "f16c"}),
+    Kernel(
+        "prompts.cpp",
+        (
+            "ggml_gemm_q4_K_8x8_q8_K",
+            "ggml_gemm_q4_0_8x8_q8_0",
+            "ggml_gemm_iq4_nl_8x8_q8_0",
+            "ggml_gemm_mxfp4_8x8_q8_0",
+        ),
+        _WIDE | {"avx2", "fma", "f16c"},
+    ),
+    Kernel(
+        "matrices.cpp",
+        ("ggml_compute_forward_mul_mat_tiled", "ggml_compute_forward_mul_mat_id_tiled"),
+        _WIDE | {"avx2", "fma", "f16c"},
+    ),
+    Kernel("experts.cpp", ("ggml_cpu_extra_compute_forward",), _WIDE | {"avx2", "fma", "f16c"}),
 )
 
 

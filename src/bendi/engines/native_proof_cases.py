@@ -99,7 +99,12 @@ def cases(cores: int, *, quick: bool = False) -> list[Case]:
     found += [Case("dense", "Q8_0", flash_attention=on) for on in (False, True)]
     found += [Case("dense", "Q8_0", kv_type=kv_type) for kv_type in _KV_TYPES]
     counts = sorted({1, 2, 3, cores // 2, cores - 1} & set(range(1, cores)))
-    return found + [Case("dense", type_name, threads=count) for type_name in _THREADED_TYPES for count in counts]
+    return found + [
+        Case(kind, type_name, threads=count)
+        for type_name in _THREADED_TYPES
+        for count in counts
+        for kind in _FOR_ALL_TYPES
+    ]
 
 
 def prompts(series: int = 0) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -33,6 +33,9 @@ from bendi.settings import Settings
 from bendi.units import format_size
 
 BUDGET_S = 120.0
+MOST_BUDGET_S = 900.0
+"""Unless told otherwise a search may take the first, or what trying every change takes with this model, up to the
+second."""
 LEAST_BUDGET_S = 10.0
 _LEAST_VOCABULARY = 400
 _SCRATCH = "tune-"
@@ -45,13 +48,13 @@ OnProgress = Callable[[float, str], None]
 @dataclass(frozen=True)
 class TuneRequest:
     """`name`: of the model, for people. `workload`: one of `planner.plan.WORKLOADS`. `kv_type`: of keys and values, as
-    the model will be loaded."""
+    the model will be loaded. `budget_s`: None for as long as this model needs."""
 
     path: Path
     name: str
     workload: str = "chat"
     kv_type: str = "f16"
-    budget_s: float = BUDGET_S
+    budget_s: float | None = None
 
 
 def tune(request: TuneRequest, settings: Settings, on_progress: OnProgress | None = None) -> TuningReport:
@@ -69,7 +72,8 @@ def tune(request: TuneRequest, settings: Settings, on_progress: OnProgress | Non
     machine = machine_id(detect_machine())
     folder = new_scratch(settings.cache_dir)
     try:
-        with closing(EngineBench(subject, settings, folder, request.budget_s)) as bench:
+        budget_s, most_s = (BUDGET_S, MOST_BUDGET_S) if request.budget_s is None else (request.budget_s,) * 2
+        with closing(EngineBench(subject, settings, folder, budget_s, most_s)) as bench:
             run = _Run(request, settings, subject, bench, report)
             return run.report(machine, started_s)
     finally:
@@ -128,7 +132,7 @@ class _Run:
         )
 
     def _step(self, setting: str, value: str) -> None:
-        done = 1 - self.bench.left_s() / self.request.budget_s
+        done = 1 - self.bench.left_s() / self.bench.budget_s
         label = f"{_(SETTINGS[setting])}: {value}" if setting else _("the best against the default")
         self.on_progress(min(max(done, 0.0), 0.99), label)
 
@@ -137,9 +141,9 @@ class _Run:
         if search.needed_s() <= self.bench.left_s():
             return
         needed_s = time.monotonic() - started_s + 1.5 * search.needed_s()
-        seconds = max(math.ceil(needed_s / _ROUND_S), math.ceil(self.request.budget_s / _ROUND_S) + 1) * _ROUND_S
+        seconds = max(math.ceil(needed_s / _ROUND_S), math.ceil(self.bench.budget_s / _ROUND_S) + 1) * _ROUND_S
         raise UsageError(
-            _("{seconds:g} seconds are too short to tune this model.").format(seconds=self.request.budget_s),
+            _("{seconds:g} seconds are too short to tune this model.").format(seconds=self.bench.budget_s),
             hint=f"bendi tune {self.request.name} --seconds {seconds}",
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.native_proof import Distance, distance
@@ -54,17 +54,20 @@ def middle_tok(workload: Workload) -> int:
 
 
 class EngineBench:
-    """A Bench. `budget_s`: counted from now. `folder`: for states of the engine, private.
+    """A Bench. `budget_s`: counted from now; it may become `most_s`, if that is more. `folder`: for states of the
+    engine, private.
 
     The tokens before a request are computed once and then restored from the disk, where the engine can do that.
     """
 
-    def __init__(self, subject: Subject, settings: Settings, folder: Path, budget_s: float) -> None:
+    def __init__(
+        self, subject: Subject, settings: Settings, folder: Path, budget_s: float, most_s: float = 0.0
+    ) -> None:
         self.shape = Shape(0, _FIRST_PROMPT_TOK, _LEAST_ANSWER_TOK)
         self.build = ""
         self.pp_tok_s = 0.0
         self._subject, self._settings, self._folder = subject, settings, folder
-        self._started_s, self._budget_s = time.monotonic(), budget_s
+        self._started_s, self.budget_s, self._most_s = time.monotonic(), budget_s, most_s
         self._words = endless_words(subject.vocab_size)
         self._past: tuple[int, ...] = ()
         self._engines: dict[Tuned, Engine] = {}
@@ -88,9 +91,9 @@ class EngineBench:
         prompt_tok = self._affordable_prompt(engine, room_tok // 2)
         timings = _timings(_ask(engine, self._new(_FIRST_PROMPT_TOK), _LEAST_ANSWER_TOK + 1))
         most_tok = min(self._subject.workload.answer_tok, MOST_ANSWER_TOK, room_tok // 4)
-        answer_s = self._budget_s * _ANSWER_SHARE
+        answer_s = self.budget_s * _ANSWER_SHARE
         answer_tok = min(max(int(answer_s * (timings.tg_tok_s or 1.0)), _LEAST_ANSWER_TOK), most_tok)
-        affordable_tok = int(self.pp_tok_s * self._budget_s * _DEPTH_SHARE)
+        affordable_tok = int(self.pp_tok_s * self.budget_s * _DEPTH_SHARE)
         depth_tok = min(middle_tok(self._subject.workload), affordable_tok, room_tok - prompt_tok - answer_tok)
         self._past = self._new(depth_tok)
         self._fill(engine, default)
@@ -104,6 +107,10 @@ class EngineBench:
         self.keep()
         self.start(default)
         self.sample(default)
+
+    def ask_for(self, left_s: float) -> None:
+        wanted_s = time.monotonic() - self._started_s + left_s
+        self.budget_s = max(self.budget_s, min(wanted_s, self._most_s))
 
     def start(self, tuned: Tuned) -> None:
         if self._room_for_two or not self._engines:
@@ -128,10 +135,11 @@ class EngineBench:
         return self._pace.slowness(before, self._look) <= 1
 
     def left_s(self) -> float:
-        return self._budget_s - (time.monotonic() - self._started_s)
+        return self.budget_s - (time.monotonic() - self._started_s)
 
     def cost_s(self, pairs: int, starts: int) -> float:
-        start_s, sample_s = fmean(self._start_s), fmean(self._sample_s)
+        # Most starts find the tokens before a request on the disk; the few that compute them take many times as long.
+        start_s, sample_s = median(self._start_s), fmean(self._sample_s)
         starts_a_pair = 0 if self._room_for_two else 2
         look_s = sum(self._look)
         return pairs * (2 * sample_s + starts_a_pair * start_s + 5 * look_s) + starts * start_s
@@ -198,7 +206,7 @@ class EngineBench:
             timings = _timings(_ask(engine, self._new(prompt_tok), 1))
             self.pp_tok_s = timings.pp_tok_s or 1.0
             longer_tok = min(2 * prompt_tok, most_tok)
-            if longer_tok == prompt_tok or longer_tok / self.pp_tok_s > self._budget_s * _PROMPT_SHARE:
+            if longer_tok == prompt_tok or longer_tok / self.pp_tok_s > self.budget_s * _PROMPT_SHARE:
                 return prompt_tok
             prompt_tok = longer_tok
 

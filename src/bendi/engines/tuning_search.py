@@ -27,6 +27,7 @@ _MOST_PAIRS = 12
 _PAIRS_A_ROUND = LEAST_PAIRS // ROUNDS
 _MOST_PAIRS_A_ROUND = 4
 _HOPELESS = 0.97
+_DISTURBED = 1.25
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Bench(Protocol):
 
     def left_s(self) -> float:
         """Seconds of the budget."""
+
+    def ask_for(self, left_s: float) -> None:
+        """Wants so many seconds to be left; a budget that the user has set stays as it is."""
 
     def cost_s(self, pairs: int, starts: int) -> float:
         """How long so many pairs and starts of engines will take."""
@@ -118,6 +122,7 @@ class Search:
             tuned = option.applied(best)
             if tuned == best:
                 continue
+            self._bench.ask_for(self.whole_s(len(options) - number))
             trial = self._try(option, best, tuned, len(options) - number)
             self._trials.append(trial)
             if trial.verdict == "faster":
@@ -129,6 +134,10 @@ class Search:
     def needed_s(self) -> float:
         """The least that is needed for one change and the final comparison."""
         return self._bench.cost_s(LEAST_PAIRS, 1) + self._final_cost_s(_PAIRS_A_ROUND)
+
+    def whole_s(self, changes: int) -> float:
+        """What so many changes and the final comparison take where some pairs are disturbed and taken again."""
+        return _DISTURBED * (changes * self._bench.cost_s(LEAST_PAIRS, 1) + self._final_cost_s(_PAIRS_A_ROUND))
 
     def _final_cost_s(self, pairs_a_round: int) -> float:
         return self._bench.cost_s(ROUNDS * pairs_a_round, 2 * ROUNDS)

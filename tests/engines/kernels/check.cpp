@@ -1,191 +1,24 @@
-// Compares bendi's kernels with plain arithmetic in double precision, on random numbers; prints the worst relative
-// error of each, one line each: a name, the error, how many results, how many were left to the original.
+// Compares bendi's kernels with plain arithmetic: products, prompts, matrices, attention, clearing memory.
 
-#define GGML_COMMON_DECL_CPP
-#define GGML_COMMON_IMPL_CPP
-#include "ggml-backend-impl.h"
-#include "ggml-common.h"
-#include "ggml-cpu-impl.h"
-#include "ggml-cpu.h"
-#include "ggml-impl.h"
-#include "repack.h"
+#include "stand_ins.h"
 
-#include <sys/mman.h>
-
-#include <atomic>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <random>
-#include <thread>
-#include <vector>
-
-#define GEMV_PARAMETERS int n, float * s, size_t bs, const void * vx, const void * vy, int nr, int nc
-#define DOT_PARAMETERS int n, float * s, size_t bs, const void * vx, size_t bx, const void * vy, size_t by, int nrc
-
-static std::atomic<int> left_to_original{0};
-
-#define ORIGINAL_GEMV(name)                         \
-    extern "C" void __wrap_##name(GEMV_PARAMETERS); \
-    extern "C" void __real_##name(GEMV_PARAMETERS) { left_to_original++; }
-#define ORIGINAL_DOT(name)                         \
-    extern "C" void __wrap_##name(DOT_PARAMETERS); \
-    extern "C" void __real_##name(DOT_PARAMETERS) { left_to_original++; }
-
-ORIGINAL_GEMV(ggml_gemv_q4_0_8x8_q8_0)
-ORIGINAL_GEMV(ggml_gemv_iq4_nl_8x8_q8_0)
-ORIGINAL_GEMV(ggml_gemv_mxfp4_8x8_q8_0)
-ORIGINAL_GEMV(ggml_gemv_q4_K_8x8_q8_K)
-ORIGINAL_DOT(ggml_vec_dot_q8_0_q8_0)
-ORIGINAL_DOT(ggml_vec_dot_q6_K_q8_K)
-
-ORIGINAL_GEMV(ggml_gemm_q4_K_8x8_q8_K)
-ORIGINAL_GEMV(ggml_gemm_q4_0_8x8_q8_0)
-
-extern "C" void __wrap_ggml_compute_forward_flash_attn_ext(const ggml_compute_params * params, ggml_tensor * dst);
-extern "C" void __real_ggml_compute_forward_flash_attn_ext(const ggml_compute_params *, ggml_tensor *) {
-    left_to_original++;
-}
-
-extern "C" bool __wrap_ggml_compute_forward_mul_mat_tiled(const ggml_compute_params * params, ggml_tensor * dst);
-extern "C" bool __real_ggml_compute_forward_mul_mat_tiled(const ggml_compute_params *, ggml_tensor *) {
-    left_to_original++;
-    return false;
-}
-
-// What kernels use of ggml: pieces of work, sizes, and how vectors become blocks of Q8_0.
-static std::atomic<int> next_piece{0};
-extern "C" void ggml_threadpool_chunk_set(ggml_threadpool *, int value) { next_piece = value; }
-extern "C" int ggml_threadpool_chunk_add(ggml_threadpool *, int value) { return next_piece.fetch_add(value); }
-extern "C" size_t ggml_row_size(ggml_type, int64_t ne) { return sizeof(block_q8_0) * ne / QK8_0; }
-extern "C" int64_t ggml_nelements(const ggml_tensor * t) { return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; }
-
-static void to_q8_0(const float * x, void * out, int64_t count) {
-    for (int64_t b = 0; b < count / QK8_0; b++) {
-        block_q8_0 & block = ((block_q8_0 *) out)[b];
-        float largest = 0;
-        for (int i = 0; i < QK8_0; i++) {
-            largest = std::max(largest, std::fabs(x[QK8_0 * b + i]));
-        }
-        block.d = _cvtss_sh(largest / 127, 0);
-        for (int i = 0; i < QK8_0; i++) {
-            block.qs[i] = (int8_t) std::lround(largest > 0 ? x[QK8_0 * b + i] * 127 / largest : 0);
-        }
-    }
-}
-
-extern "C" const ggml_type_traits_cpu * ggml_get_type_traits_cpu(ggml_type) {
-    static ggml_type_traits_cpu traits;
-    traits.from_float = to_q8_0;
-    return &traits;
-}
-
-extern "C" void __wrap_ggml_backend_buffer_clear(ggml_backend_buffer_t buffer, uint8_t value);
-extern "C" void __real_ggml_backend_buffer_clear(ggml_backend_buffer_t, uint8_t) { left_to_original++; }
-
-static ggml_backend_buffer_type from_library, from_elsewhere;
-extern "C" ggml_backend_buffer_type_t ggml_backend_cpu_buffer_type() { return &from_library; }
-extern "C" ggml_backend_buffer_type_t ggml_backend_buffer_get_type(ggml_backend_buffer_t buffer) { return buffer->buft; }
-extern "C" void * ggml_backend_buffer_get_base(ggml_backend_buffer_t buffer) { return buffer->context; }
-extern "C" size_t ggml_backend_buffer_get_size(ggml_backend_buffer_t buffer) { return buffer->size; }
-
-static ggml_backend_buffer buffer_of(void * memory, size_t bytes, ggml_backend_buffer_type & type) {
-    ggml_backend_buffer made{};
-    made.context = memory;
-    made.size = bytes;
-    made.buft = &type;
-    return made;
-}
-
-// Two threads meet here.
-static std::atomic<int> arrived{0}, left{0};
-static int threads_here = 1;
-extern "C" void ggml_barrier(ggml_threadpool *) {
-    arrived++;
-    while (arrived < threads_here) {
-    }
-    if (++left == threads_here) {
-        left = 0;
-        arrived = 0;
-    } else {
-        while (left != 0) {
-        }
-    }
-}
-
-static std::mt19937 source(7);
-static int whole(int least, int most) { return std::uniform_int_distribution<int>(least, most)(source); }
-static float real(float least, float most) { return std::uniform_real_distribution<float>(least, most)(source); }
-static ggml_half half(float x) { return _cvtss_sh(x, 0); }
-static double number(ggml_half h) { return _cvtsh_ss(h); }
-
-struct Worst {
-    const char * name;
-    double error = 0;
-    int results = 0, before = left_to_original;
-    explicit Worst(const char * name) : name(name) {}
-    ~Worst() { printf("%s %.3g %d %d\n", name, error, results, left_to_original - before); }
-    // `size`: of the terms of the sum, without their signs.
-    void compare(double right, double found, double size) {
-        const double off = std::fabs(right - found) / (size + 1e-30);
-        error = off > error || std::isnan(off) ? (std::isnan(off) ? INFINITY : off) : error;
-        results++;
-    }
-};
-
-static std::vector<block_q8_0> vector_q8_0(int blocks) {
-    std::vector<block_q8_0> y(blocks);
-    for (auto & block : y) {
-        block.d = half(real(0.001f, 0.1f));
-        for (auto & q : block.qs) {
-            q = (int8_t) whole(-127, 127);
-        }
-    }
-    return y;
-}
-
-static std::vector<block_q8_K> vector_q8_K(int blocks) {
-    std::vector<block_q8_K> y(blocks);
-    for (auto & block : y) {
-        block.d = real(0.001f, 0.1f);
-        for (int i = 0; i < QK_K; i++) {
-            block.qs[i] = (int8_t) whole(-128, 127);
-        }
-        for (int group = 0; group < QK_K / 16; group++) {
-            int sum = 0;
-            for (int i = 0; i < 16; i++) {
-                sum += block.qs[16 * group + i];
-            }
-            block.bsums[group] = (int16_t) sum;
-        }
-    }
-    return y;
-}
-
-// Rows of 32 numbers of 4 bits, interleaved by eight bytes. `value`: of a nibble; `mask`: what repacking flips.
-template <typename Block>
-static void check_4_bits(const char * name, void (*gemv)(GEMV_PARAMETERS), const int8_t * table, int mask,
-                         double (*set_scale)(Block &, int)) {
+// `groups` of eight rows by eight bytes, with one vector.
+template <typename Block> static void check_4_bits(const char * name, void (*gemv)(GEMV_PARAMETERS)) {
     Worst worst(name);
     for (int blocks : {1, 2, 5, 33}) {
         const int groups = 3;
         const auto y = vector_q8_0(blocks);
         std::vector<Block> matrix(groups * blocks + 64);  // the kernel asks for memory beyond, and must not need it
         std::vector<double> right(8 * groups), size(8 * groups);
-        for (int group = 0; group < groups; group++) {
-            for (int b = 0; b < blocks; b++) {
-                Block & block = matrix[group * blocks + b];
-                for (int row = 0; row < 8; row++) {
-                    const double scale = set_scale(block, row) * number(y[b].d);
-                    double sum = 0;
-                    for (int i = 0; i < 16; i++) {
-                        const int byte = whole(0, 255);
-                        ((uint8_t *) block.qs)[64 * (i / 8) + 8 * row + i % 8] = (uint8_t) (byte ^ mask);
-                        sum += table[byte & 15] * y[b].qs[i] + table[byte >> 4] * y[b].qs[i + 16];
-                        size[8 * group + row] +=
-                            scale * (std::abs(table[byte & 15] * y[b].qs[i]) + std::abs(table[byte >> 4] * y[b].qs[i + 16]));
-                    }
-                    right[8 * group + row] += scale * sum;
+        for (int at = 0; at < groups * blocks; at++) {
+            const EightRowsOf32<Block> eight;
+            matrix[at] = eight.block;
+            const block_q8_0 & yb = y[at % blocks];
+            for (int row = 0; row < 8; row++) {
+                for (int i = 0; i < QK8_0; i++) {
+                    const double product = eight.value[row][i] * value(yb, i);
+                    right[8 * (at / blocks) + row] += product;
+                    size[8 * (at / blocks) + row] += std::fabs(product);
                 }
             }
         }
@@ -196,40 +29,6 @@ static void check_4_bits(const char * name, void (*gemv)(GEMV_PARAMETERS), const
         }
     }
 }
-
-// Eight rows of one block of Q4_K, by eight bytes, and what they stand for: `numbers` of each row, times `scale`, less
-// `minimum`, of each sub-block of 32.
-struct EightRows {
-    block_q4_Kx8 block;
-    int numbers[8][QK_K];
-    double scale[8][8], minimum[8][8];
-
-    EightRows() {
-        memset(&block, 0, sizeof(block));
-        for (int row = 0; row < 8; row++) {
-            block.d[row] = half(real(0.001f, 0.1f));
-            block.dmin[row] = half(real(0.001f, 0.1f));
-            for (int sub = 0; sub < 8; sub++) {
-                const int factor = whole(0, 63), taken = whole(0, 63), at = 12 * sub + row % 4;
-                if (row < 4) {
-                    block.scales[at] |= factor;
-                    block.scales[at + 4] |= taken;
-                } else {
-                    block.scales[at] |= (factor & 48) << 2;
-                    block.scales[at + 4] |= (taken & 48) << 2;
-                    block.scales[at + 8] |= (factor & 15) | (taken & 15) << 4;
-                }
-                scale[row][sub] = number(block.d[row]) * factor;
-                minimum[row][sub] = number(block.dmin[row]) * taken;
-                for (int i = 0; i < 32; i++) {
-                    const int q = whole(0, 15), k = 4 * (sub / 2) + i / 8;
-                    numbers[row][32 * sub + i] = q;
-                    block.qs[64 * k + 8 * row + i % 8] |= sub % 2 ? q << 4 : q;
-                }
-            }
-        }
-    }
-};
 
 static void check_q4_K() {
     Worst worst("q4_K");
@@ -295,12 +94,11 @@ static void check_prompts_q4_K(int blocks, int groups, int fours, Worst & worst)
     }
 }
 
-static void check_prompts_q4_0(int blocks, int groups, int fours, Worst & worst) {
-    std::vector<block_q4_0x8> matrix(groups * blocks);
-    for (auto & block : matrix) {
-        for (auto & d : block.d) d = half(real(0.001f, 0.1f));
-        for (auto & q : block.qs) q = (int8_t) whole(-128, 127);
-    }
+template <typename Block>
+static void check_prompts_of_32(void (*gemm)(GEMV_PARAMETERS), int blocks, int groups, int fours, Worst & worst) {
+    std::vector<EightRowsOf32<Block>> rows(groups * blocks);
+    std::vector<Block> matrix;
+    for (const auto & eight : rows) matrix.push_back(eight.block);
     std::vector<block_q8_0x4> vectors(fours * blocks);
     for (auto & four : vectors) {
         for (auto & d : four.d) d = half(real(0.001f, 0.1f));
@@ -308,18 +106,15 @@ static void check_prompts_q4_0(int blocks, int groups, int fours, Worst & worst)
     }
     const int columns = 8 * groups;
     std::vector<float> found((size_t) 4 * fours * columns, NAN);
-    __wrap_ggml_gemm_q4_0_8x8_q8_0(QK8_0 * blocks, found.data(), columns, matrix.data(), vectors.data(), 4 * fours, columns);
+    gemm(QK8_0 * blocks, found.data(), columns, matrix.data(), vectors.data(), 4 * fours, columns);
     for (int v = 0; v < 4 * fours; v++) {
         for (int column = 0; column < columns; column++) {
             double right = 0, size = 0;
             for (int b = 0; b < blocks; b++) {
-                const block_q4_0x8 & block = matrix[column / 8 * blocks + b];
                 const block_q8_0x4 & four = vectors[v / 4 * blocks + b];
                 for (int i = 0; i < QK8_0; i++) {
-                    const int byte = (uint8_t) block.qs[64 * (i % 16 / 8) + 8 * (column % 8) + i % 8];
-                    const int nibble = i < 16 ? byte & 15 : byte >> 4;  // with a sign
-                    const double x = number(block.d[column % 8]) * (nibble < 8 ? nibble : nibble - 16);
-                    const double product = x * number(four.d[v % 4]) * four.qs[32 * (i / 8) + 8 * (v % 4) + i % 8];
+                    const double y = number(four.d[v % 4]) * four.qs[32 * (i / 8) + 8 * (v % 4) + i % 8];
+                    const double product = rows[column / 8 * blocks + b].value[column % 8][i] * y;
                     right += product;
                     size += std::fabs(product);
                 }
@@ -329,14 +124,25 @@ static void check_prompts_q4_0(int blocks, int groups, int fours, Worst & worst)
     }
 }
 
+constexpr int MOST_GROUPS = 8;  // of eight rows; an odd number leaves eight over
+
+template <typename Block> static void check_prompts(const char * name, void (*gemm)(GEMV_PARAMETERS)) {
+    Worst worst(name);
+    for (int groups = 1; groups <= MOST_GROUPS; groups++) {
+        check_prompts_of_32<Block>(gemm, 1 + 9 * (groups - 1), groups, 1 + groups % 4, worst);
+    }
+}
+
 static void check_prompts() {
-    const int most = 8;  // groups of eight rows; an odd number leaves eight over
     {
         Worst worst("prompts_q4_K");
-        for (int groups = 1; groups <= most; groups++) check_prompts_q4_K(1 + groups % 6, groups, 1 + groups % 4, worst);
+        for (int groups = 1; groups <= MOST_GROUPS; groups++) {
+            check_prompts_q4_K(1 + groups % 6, groups, 1 + groups % 4, worst);
+        }
     }
-    Worst worst("prompts_q4_0");
-    for (int groups = 1; groups <= most; groups++) check_prompts_q4_0(1 + 9 * (groups - 1), groups, 1 + groups % 4, worst);
+    check_prompts<block_q4_0x8>("prompts_q4_0", __wrap_ggml_gemm_q4_0_8x8_q8_0);
+    check_prompts<block_iq4_nlx8>("prompts_iq4_nl", __wrap_ggml_gemm_iq4_nl_8x8_q8_0);
+    check_prompts<block_mxfp4x8>("prompts_mxfp4", __wrap_ggml_gemm_mxfp4_8x8_q8_0);
 }
 
 static void check_q8_0() {
@@ -429,21 +235,18 @@ struct Sizes {
     int blocks, rows, vectors, matrices, sharing, threads;  // `sharing`: how many vectors' matrices use one matrix
 };
 
-static ggml_tensor tensor(ggml_type type, void * data, std::vector<int64_t> ne, std::vector<size_t> nb);
-
-static void check_matrices(const Sizes & sizes, Worst & worst, bool covered = true) {
+template <typename Block> static void check_matrices(ggml_type type, const Sizes & sizes, Worst & worst, bool covered = true) {
     const int64_t length = QK8_0 * sizes.blocks, rows = sizes.rows, vectors = sizes.vectors;
     const int64_t products = (int64_t) sizes.matrices * sizes.sharing;
-    const size_t block = sizeof(block_q8_0), f = sizeof(float), row = block * sizes.blocks;
-    auto x = vector_q8_0((int) (sizes.blocks * rows * sizes.matrices) + 256);
-    x[0].qs[0] = -128;
+    const size_t block = sizeof(Block), f = sizeof(float), row = block * sizes.blocks;
+    auto x = random_blocks<Block>(sizes.blocks * rows * sizes.matrices + 256);
     std::vector<float> y(length * vectors * products), out(rows * vectors * products, NAN);
     for (auto & number_ : y) {
         number_ = real(-3, 3);
     }
     std::vector<block_q8_0> work(y.size() / QK8_0), ys(y.size() / QK8_0);
     to_q8_0(y.data(), ys.data(), (int64_t) y.size());
-    ggml_tensor tx = tensor(GGML_TYPE_Q8_0, x.data(), {length, rows, sizes.matrices, 1},
+    ggml_tensor tx = tensor(type, x.data(), {length, rows, sizes.matrices, 1},
                             {block, row, row * rows, row * rows * sizes.matrices});
     ggml_tensor ty = tensor(GGML_TYPE_F32, y.data(), {length, vectors, products, 1},
                             {f, f * length, f * length * vectors, f * y.size()});
@@ -455,7 +258,7 @@ static void check_matrices(const Sizes & sizes, Worst & worst, bool covered = tr
     std::vector<std::thread> threads;
     for (int i = 0; i < sizes.threads; i++) {
         threads.emplace_back([&, i] {
-            const ggml_compute_params params = {i, sizes.threads, work.size() * block, work.data(), nullptr, false};
+            const ggml_compute_params params = {i, sizes.threads, work.size() * sizeof(work[0]), work.data(), nullptr, false};
             __wrap_ggml_compute_forward_mul_mat_tiled(&params, &dst);
         });
     }
@@ -464,9 +267,8 @@ static void check_matrices(const Sizes & sizes, Worst & worst, bool covered = tr
         const int64_t vector = at / rows, matrix = vector / vectors / sizes.sharing;
         double right = 0, size = 0;
         for (int64_t i = 0; i < length; i++) {
-            const block_q8_0 & xb = x[(matrix * rows + at % rows) * sizes.blocks + i / QK8_0];
-            const block_q8_0 & yb = ys[vector * sizes.blocks + i / QK8_0];
-            const double product = number(xb.d) * number(yb.d) * xb.qs[i % QK8_0] * yb.qs[i % QK8_0];
+            const Block & xb = x[(matrix * rows + at % rows) * sizes.blocks + i / QK8_0];
+            const double product = value(xb, i % QK8_0) * value(ys[vector * sizes.blocks + i / QK8_0], i % QK8_0);
             right += product;
             size += std::fabs(product);
         }
@@ -474,22 +276,23 @@ static void check_matrices(const Sizes & sizes, Worst & worst, bool covered = tr
     }
 }
 
+template <typename Block> static void check_matrices(const char * name, ggml_type type) {
+    Worst worst(name);
+    for (int threads : {1, 2}) {
+        for (int vectors : {1, 2, 3, 4, 5, 6, 7, 13}) {
+            for (int rows : {1, 15, 16, 17, 32, 70, 200}) {
+                check_matrices<Block>(type, {2, rows, vectors, 1, 1, threads}, worst);
+            }
+            check_matrices<Block>(type, {34, 40, vectors, 1, 1, threads}, worst);
+            check_matrices<Block>(type, {4, 33, vectors, 2, 3, threads}, worst);
+        }
+    }
+}
+
 struct Shape {
     int heads, kv_heads, length, past, queries, threads;
     bool masked, sinks;
 };
-
-static ggml_tensor tensor(ggml_type type, void * data, std::vector<int64_t> ne, std::vector<size_t> nb) {
-    ggml_tensor made;
-    memset(&made, 0, sizeof(made));
-    made.type = type;
-    made.data = data;
-    for (int i = 0; i < 4; i++) {
-        made.ne[i] = ne[i];
-        made.nb[i] = nb[i];
-    }
-    return made;
-}
 
 static void check_attention(const Shape & shape, Worst & worst) {
     const int heads = shape.heads, length = shape.length, past = shape.past, queries = shape.queries;
@@ -572,45 +375,23 @@ static void check_attention(const Shape & shape, Worst & worst) {
     }
 }
 
-static double set_half_scale(ggml_half * d, int row) {
-    d[row] = half(real(0.001f, 0.1f));
-    return number(d[row]);
-}
-
 int main(int count, char ** names) {
     if (check_clearing() != 0) {
         printf("memory was not given back\n");
         return 1;
     }
     if (count > 1 && strcmp(names[1], "products") == 0) {
-        static const int8_t linear[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-        check_4_bits<block_q4_0x8>("q4_0", __wrap_ggml_gemv_q4_0_8x8_q8_0, linear, 0x88,
-                                   [](block_q4_0x8 & block, int row) { return set_half_scale(block.d, row); });
-        check_4_bits<block_iq4_nlx8>("iq4_nl", __wrap_ggml_gemv_iq4_nl_8x8_q8_0, kvalues_iq4nl, 0,
-                                     [](block_iq4_nlx8 & block, int row) { return set_half_scale(block.d, row); });
-        check_4_bits<block_mxfp4x8>("mxfp4", __wrap_ggml_gemv_mxfp4_8x8_q8_0, kvalues_mxfp4, 0,
-                                    [](block_mxfp4x8 & block, int row) {
-                                        block.e[row] = (uint8_t) whole(110, 130);
-                                        return (double) GGML_E8M0_TO_FP32_HALF(block.e[row]);
-                                    });
+        check_4_bits<block_q4_0x8>("q4_0", __wrap_ggml_gemv_q4_0_8x8_q8_0);
+        check_4_bits<block_iq4_nlx8>("iq4_nl", __wrap_ggml_gemv_iq4_nl_8x8_q8_0);
+        check_4_bits<block_mxfp4x8>("mxfp4", __wrap_ggml_gemv_mxfp4_8x8_q8_0);
         check_q4_K();
         check_q8_0();
         check_q6_K();
         check_prompts();
-        {
-            Worst matrices("matrices");
-            for (int threads : {1, 2}) {
-                for (int vectors : {1, 2, 3, 4, 5, 6, 7, 13}) {
-                    for (int rows : {1, 15, 16, 17, 32, 70, 200}) {
-                        check_matrices({2, rows, vectors, 1, 1, threads}, matrices);
-                    }
-                    check_matrices({34, 40, vectors, 1, 1, threads}, matrices);
-                    check_matrices({4, 33, vectors, 2, 3, threads}, matrices);
-                }
-            }
-        }
+        check_matrices<block_q8_0>("matrices_q8_0", GGML_TYPE_Q8_0);
+        check_matrices<block_q5_0>("matrices_q5_0", GGML_TYPE_Q5_0);
         Worst others("matrices_not_covered");
-        check_matrices({3, 8, 2, 1, 1, 1}, others, false);
+        check_matrices<block_q8_0>(GGML_TYPE_Q8_0, {3, 8, 2, 1, 1, 1}, others, false);
     }
     {
         Worst attention("attention");

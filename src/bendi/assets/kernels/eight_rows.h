@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "ggml-cpu-impl.h"
+#include "ggml-impl.h"
 #include "repack.h"
 
 #include <immintrin.h>
@@ -43,6 +45,38 @@ struct Linear {  // Q4_0, repacked with the sign bit of each nibble flipped
     }
     static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
     static __m256 scales(const Block & block) { return halves(block.d); }
+};
+
+template <typename Table> struct Looked {
+    static __m512i low(__m512i packed) {
+        const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) Table::NUMBERS));
+        return _mm512_shuffle_epi8(table, _mm512_and_si512(packed, _mm512_set1_epi8(15)));
+    }
+    static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
+};
+
+struct NonlinearTable {
+    static constexpr uint8_t NUMBERS[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
+};
+struct Nonlinear : Looked<NonlinearTable> {  // IQ4_NL
+    using Block = block_iq4_nlx8;
+    static constexpr int EXCESS = 128;
+    static __m256 scales(const Block & block) { return halves(block.d); }
+};
+
+struct FloatTable {
+    static constexpr uint8_t NUMBERS[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+};
+struct Float4 : Looked<FloatTable> {  // MXFP4: numbers are twice their value, scales half of theirs
+    using Block = block_mxfp4x8;
+    static constexpr int EXCESS = 12;
+    static __m256 scales(const Block & block) {
+        float eight[8];
+        for (int row = 0; row < 8; row++) {
+            eight[row] = GGML_E8M0_TO_FP32_HALF(block.e[row]);
+        }
+        return _mm256_loadu_ps(eight);
+    }
 };
 
 // Scales and minima of eight rows of Q4_K for each of eight sub-blocks of 32 numbers: 6 bits each, in 12 bytes, as

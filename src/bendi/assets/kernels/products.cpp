@@ -48,38 +48,6 @@ inline void ask_for(const void * address, int bytes) {
     }
 }
 
-template <typename Table> struct Looked {
-    static __m512i low(__m512i packed) {
-        const __m512i table = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *) Table::NUMBERS));
-        return _mm512_shuffle_epi8(table, _mm512_and_si512(packed, _mm512_set1_epi8(15)));
-    }
-    static __m512i high(__m512i packed) { return low(_mm512_srli_epi16(packed, 4)); }
-};
-
-struct NonlinearTable {
-    static constexpr uint8_t NUMBERS[16] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241};
-};
-struct Nonlinear : Looked<NonlinearTable> {  // IQ4_NL
-    using Block = block_iq4_nlx8;
-    static constexpr int EXCESS = 128;
-    static __m256 scales(const Block & block) { return halves(block.d); }
-};
-
-struct FloatTable {
-    static constexpr uint8_t NUMBERS[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-};
-struct Float4 : Looked<FloatTable> {  // MXFP4: numbers are twice their value, scales half of theirs
-    using Block = block_mxfp4x8;
-    static constexpr int EXCESS = 12;
-    static __m256 scales(const Block & block) {
-        float eight[8];
-        for (int row = 0; row < 8; row++) {
-            eight[row] = GGML_E8M0_TO_FP32_HALF(block.e[row]);
-        }
-        return _mm256_loadu_ps(eight);
-    }
-};
-
 template <typename Kind> void gemv_of_4_bits(int n, float * s, const void * vx, const void * vy, int nc) {
     const int blocks = n / QK8_0;
     const block_q8_0 * vector = (const block_q8_0 *) vy;
