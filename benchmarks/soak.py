@@ -3,9 +3,24 @@
     python benchmarks/soak.py [--minutes 10] [--clients 6] [--seed 1]
 
 Clients that stream and that do not, in all dialects, that leave in the middle, store answers and go on from them, hold
-conversations and delete them, ask for what is refused, and have models loaded and unloaded, with the built-in model.
-Printed are answers by kind and status, and of the server's process: resident memory, open files, threads, and the size
-of what it stores, at the start, after a fifth of the time and at the end, with the slope from then on (least squares).
+conversations and delete them, ask for what is refused, and (more rarely, since each takes as long as a hundred others)
+have models loaded and unloaded, with the built-in model. Ten minutes are as many requests as a busy hour.
+
+Printed are answers by kind and status, and of the server's process resident memory, open files, threads, and the size
+of what it stores: at the start, after the first quarter of the requests, which is for warming up, and at the end; by
+how much each grew from then on for a thousand requests, with its 95 % interval, and in the second half of that; and
+what it means:
+
+    steady         the interval ends below what would matter
+    grows          it begins above what is tolerated, and so does that of the second half
+    warming up     it begins above what is tolerated, but the second half may be steady: run it for longer
+    not known      the interval is too wide to say: run it for longer
+
+The rest is cut into blocks of as many requests; the interval is Student's, of the differences between the medians of
+one block and the next. That takes growth for a walk of independent steps, as a heap grows: one step alone proves
+nothing, steps all the time do. What is stored is shown and not judged: it has bounds of its own.
+
+Ends with 0 when all is steady, 1 when something grows, 3 when that is not known.
 """
 
 from __future__ import annotations
@@ -14,24 +29,30 @@ import argparse
 import os
 import random
 import shutil
+import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 from gateway import QUESTIONS, resident_mib, serving
 
 from bendi.settings import load_settings
+from bendi.stats.student import t_quantile
 from bendi.store import Store
-from bendi.units import MIB
+from bendi.units import KIB, MIB
 
-_WARM_SHARE = 0.2
+_WARM_SHARE = 0.25
+_BLOCKS = 12
+_CONFIDENCE = 0.95
 _SAMPLE_S = 1.0
 _ANSWER_TOK = 32
 _LOOKS = ("/metrics", "/", "/v1/models", "/api/tags", "/api/ps", "/api/bendi/ps", "/openapi.json")
@@ -39,17 +60,38 @@ _LEFT = "left"
 """Instead of a status: the client went away."""
 Done = str | int
 Counts = Counter[tuple[str, Done]]
+Verdict = Literal["steady", "grows", "warming up", "not known", ""]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Of the server at one time. `stored_mib`: all that is in its folder of conversations and answers."""
+    """Of the server at one time. `requests`: answered so far. `stored_kib`: all that is in its folder of conversations
+    and answers."""
 
-    at_s: float
-    resident_mib: float
-    files: int
-    threads: int
-    stored_mib: float
+    requests: int
+    resident_kib: float
+    files: float
+    threads: float
+    stored_kib: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """For what is a thousand requests may add: `tolerated` is no growth; above `matters` nobody may be left in doubt.
+    None for what is not judged."""
+
+    name: str
+    of: Callable[[Sample], float]
+    tolerated: float | None = None
+    matters: float | None = None
+
+
+BARS = (
+    Bar("resident, KiB", lambda one: one.resident_kib, tolerated=32, matters=128),
+    Bar("open files", lambda one: one.files, tolerated=0.1, matters=2),
+    Bar("threads", lambda one: one.threads, tolerated=0.1, matters=2),
+    Bar("stored, KiB", lambda one: one.stored_kib),
+)
 
 
 class Client:
@@ -67,7 +109,7 @@ class Client:
 
     def act(self) -> tuple[str, Done]:
         """What it did, and what came of it."""
-        name, act = self._random.choice(KINDS)
+        ((name, act, _weight),) = self._random.choices(KINDS, _WEIGHTS)
         try:
             return name, act(self)
         except httpx.TransportError as error:
@@ -154,24 +196,27 @@ class Client:
             return answer.status_code
 
 
-KINDS: Sequence[tuple[str, Callable[[Client], Done]]] = (
-    ("chat", Client.chat), ("chat, streamed", Client.chat_streamed), ("chat, left", Client.leave),
-    ("chat, three answers", Client.several), ("completion", Client.complete), ("response, stored", Client.respond),
-    ("Ollama", Client.ollama), ("Anthropic", Client.anthropic), ("conversation", Client.converse),
-    ("vectors, refused", Client.refused_vectors), ("no such model", Client.refused_model),
-    ("broken JSON", Client.refused_body), ("load and unload", Client.load_and_unload), ("a look", Client.look),
+KINDS: Sequence[tuple[str, Callable[[Client], Done], int]] = (
+    ("chat", Client.chat, 10), ("chat, streamed", Client.chat_streamed, 10), ("chat, left", Client.leave, 10),
+    ("chat, three answers", Client.several, 10), ("completion", Client.complete, 10),
+    ("response, stored", Client.respond, 10), ("Ollama", Client.ollama, 10), ("Anthropic", Client.anthropic, 10),
+    ("conversation", Client.converse, 10), ("vectors, refused", Client.refused_vectors, 10),
+    ("no such model", Client.refused_model, 10), ("broken JSON", Client.refused_body, 10),
+    ("load and unload", Client.load_and_unload, 1), ("a look", Client.look, 10),
 )  # fmt: skip
+"""Name, what is done, and how often: of all together."""
+_WEIGHTS = [weight for _name, _act, weight in KINDS]
 
 
-def sample(process: subprocess.Popen[bytes], state_dir: Path, since_s: float) -> Sample:
+def sample(process: subprocess.Popen[bytes], state_dir: Path, requests: int) -> Sample:
     status = Path(f"/proc/{process.pid}/status").read_text()
     threads = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:"))
     stored_bytes = sum(path.stat().st_size for path in state_dir.glob("*.sqlite3*"))
     files = len(os.listdir(f"/proc/{process.pid}/fd"))
-    return Sample(time.monotonic() - since_s, resident_mib(process), files, threads, stored_bytes / MIB)
+    return Sample(requests, resident_mib(process) * MIB / KIB, files, threads, stored_bytes / KIB)
 
 
-def soak(url: str, options: argparse.Namespace, look: Callable[[], Sample]) -> tuple[list[Sample], Counts]:
+def soak(url: str, options: argparse.Namespace, look: Callable[[int], Sample]) -> tuple[list[Sample], Counts]:
     """What was seen every second, and what clients got."""
     until_s, lock = time.monotonic() + 60 * options.minutes, threading.Lock()
     counts: Counts = Counter()
@@ -187,33 +232,71 @@ def soak(url: str, options: argparse.Namespace, look: Callable[[], Sample]) -> t
             client.close()
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(options.clients)]
-    samples = [look()]
+    samples = [look(0)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         time.sleep(_SAMPLE_S)
-        samples.append(look())
+        with lock:
+            requests = counts.total()
+        samples.append(look(requests))
     return samples, counts
 
 
-def slope_per_hour(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line nearest to the points (seconds, value)."""
-    if len(points) < 2:
-        return 0.0
-    middle_s = sum(at for at, _value in points) / len(points)
-    middle = sum(value for _at, value in points) / len(points)
-    spread = sum((at - middle_s) ** 2 for at, _value in points)
-    return 3600 * sum((at - middle_s) * (value - middle) for at, value in points) / spread
+@dataclass(frozen=True)
+class Growth:
+    """For a thousand requests, with the ends of its interval."""
+
+    low: float
+    middle: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.middle:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
 
 
-def rows(samples: Sequence[Sample]) -> Iterator[str]:
-    warm_s = samples[0].at_s + _WARM_SHARE * (samples[-1].at_s - samples[0].at_s)
-    warm = [one for one in samples if one.at_s >= warm_s]
-    yield f"{'':14} {'start':>10} {'warm':>10} {'end':>10} {'per hour':>10}"
-    for name in [field.name for field in fields(Sample)][1:]:
-        points = [(one.at_s, float(getattr(one, name))) for one in warm]
-        shown = [getattr(samples[0], name), points[0][1], points[-1][1], slope_per_hour(points)]
-        yield f"{name:14} " + " ".join(f"{number:10.2f}" for number in shown)
+def warm(samples: Sequence[Sample]) -> list[Sample]:
+    """Those after the first quarter of the requests."""
+    from_requests = _WARM_SHARE * samples[-1].requests
+    return [one for one in samples if one.requests >= from_requests]
+
+
+def growth(samples: Sequence[Sample], of: Callable[[Sample], float], blocks: int) -> Growth | None:
+    """None where there is too little to see: a block without a sample."""
+    first, last = samples[0].requests, samples[-1].requests
+    size = (last - first) / blocks
+    sorted_in: list[list[float]] = [[] for _block in range(blocks)]
+    for one in samples:
+        place = int((one.requests - first) / size) if size else 0
+        sorted_in[min(place, blocks - 1)].append(of(one))
+    if not all(sorted_in):
+        return None
+    levels = [statistics.median(values) for values in sorted_in]
+    steps = [1000 * (after - before) / size for before, after in pairwise(levels)]
+    middle = statistics.mean(steps)
+    half = t_quantile((1 + _CONFIDENCE) / 2, len(steps) - 1) * statistics.stdev(steps) / len(steps) ** 0.5
+    return Growth(middle - half, middle, middle + half)
+
+
+def verdict(bar: Bar, rest: Growth | None, late: Growth | None) -> Verdict:
+    if bar.tolerated is None or bar.matters is None:
+        return ""
+    if rest is None or late is None:
+        return "not known"
+    if rest.low > bar.tolerated:
+        return "grows" if late.low > bar.tolerated else "warming up"
+    return "steady" if rest.high <= bar.matters else "not known"
+
+
+def judged(samples: Sequence[Sample]) -> Iterator[tuple[str, Verdict]]:
+    """A row for each bar, and what is found of it."""
+    rest = warm(samples)
+    late = rest[len(rest) // 2 :]
+    for bar in BARS:
+        whole, second = growth(rest, bar.of, _BLOCKS), growth(late, bar.of, _BLOCKS // 2)
+        found = verdict(bar, whole, second)
+        levels = " ".join(f"{bar.of(one):9.0f}" for one in (samples[0], rest[0], samples[-1]))
+        yield f"{bar.name:14} {levels}  {whole!s:>30}  {second!s:>30}  {found}", found
 
 
 def main() -> None:
@@ -229,14 +312,17 @@ def main() -> None:
         (folder / "models").mkdir()
         shutil.copyfile(Store(settings).resolve("demo").path, folder / "models" / "second.gguf")
         with serving("demo", queue=64) as (port, process):
-            since_s = time.monotonic()
             samples, counts = soak(
-                f"http://127.0.0.1:{port}", options, lambda: sample(process, settings.state_dir, since_s)
+                f"http://127.0.0.1:{port}", options, lambda requests: sample(process, settings.state_dir, requests)
             )
-            print(f"{options.minutes:g} minutes, {options.clients} clients, {sum(counts.values())} requests")
-            for (kind, done), count in sorted(counts.items(), key=str):
-                print(f"  {kind:22} {done!s:>20} {count:8d}")
-            print("\n".join(rows(samples)))
+    print(f"{options.minutes:g} minutes, {options.clients} clients, {counts.total()} requests")
+    for (kind, done), count in sorted(counts.items(), key=str):
+        print(f"  {kind:22} {done!s:>20} {count:8d}")
+    found = list(judged(samples))
+    print(f"{'':14} {'start':>9} {'warm':>9} {'end':>9}  {'per 1000 requests':>30}  {'in the second half':>30}")
+    print("\n".join(row for row, _verdict in found))
+    verdicts = {verdict for _row, verdict in found}
+    sys.exit(1 if "grows" in verdicts else 0 if verdicts <= {"steady", ""} else 3)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,10 @@ async def _answer(call: Call) -> Response:
     if body.n > 1:
         texts = [""] * body.n
         sources = [answer(call, ask) for ask in repeated(_ask(body), body.n)]
-        async with aclosing(merged(sources)) as parts:
-            async for part in parts:
-                if part and isinstance(part[1], Chunk):
-                    texts[part[0]] += part[1].text
+        async with aclosing(merged(sources)) as together:
+            async for index, part in together:
+                if isinstance(part, Chunk):
+                    texts[index] += part.text
         return JSONResponse({"texts": texts})
     parts = answer(call, _ask(body))
     if not body.stream:

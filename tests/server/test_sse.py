@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableMapping
+from typing import Any
 
 import pytest
 
@@ -39,13 +40,13 @@ def test_a_frame_is_one_line_of_json_and_survives_half_characters() -> None:
 
 
 def test_merging_keeps_the_order_of_each_source_and_closes_all() -> None:
-    async def collect() -> list[tuple[int, int] | None]:
+    async def collect() -> list[tuple[int, int]]:
         return [item async for item in sse.merged([numbers(5, closed, "a"), numbers(3, closed, "b")])]
 
     closed: list[str] = []
     got = asyncio.run(collect())
-    assert [item for item in got if item and item[0] == 0] == [(0, n) for n in range(5)]
-    assert [item for item in got if item and item[0] == 1] == [(1, n) for n in range(3)]
+    assert [item for item in got if item[0] == 0] == [(0, n) for n in range(5)]
+    assert [item for item in got if item[0] == 1] == [(1, n) for n in range(3)]
     assert sorted(closed) == ["a", "b"]
 
 
@@ -138,3 +139,30 @@ def test_pings_while_there_is_nothing_to_say_and_the_source_closed_when_the_clie
     bodies = asyncio.run(sent(slow(), 99))
     assert bodies[0] == sse.PING
     assert b"at last" in bodies
+
+
+def test_frames_that_are_there_together_are_sent_together() -> None:
+    async def frames() -> AsyncGenerator[bytes, None]:
+        yield b"role "
+        yield b"first "
+        await asyncio.sleep(0.05)
+        yield b"second "
+        yield b"done"
+        raise ApiError(500, "late")
+
+    async def bodies() -> list[bytes]:
+        sent: list[bytes] = []
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.body" and message.get("body"):
+                sent.append(message["body"])
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(1000)
+            raise AssertionError
+
+        response = await sse.event_stream(frames(), lambda error: error.message.encode())
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
+        return sent
+
+    assert asyncio.run(bodies()) == [b"role first ", b"second done", b"late"]

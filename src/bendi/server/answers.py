@@ -72,8 +72,7 @@ async def several(call: Call, asks: Sequence[Ask]) -> AsyncGenerator[tuple[int, 
         return
     async with aclosing(merged([answer(call, ask) for ask in asks])) as events:
         async for event in events:
-            if event is not None:
-                yield event
+            yield event
 
 
 async def whole_answers(call: Call, asks: Sequence[Ask]) -> list[Whole]:

@@ -97,3 +97,16 @@ def error_body(error: ApiError, dialect: str) -> dict[str, Any]:
 
 def error_response(error: ApiError, dialect: str) -> JSONResponse:
     return JSONResponse(error_body(error, dialect), error.status, headers=error.headers)
+
+
+def let_go(error: BaseException) -> None:
+    """Frees the frames that `error`, and those that led to it, passed on their way. A frame that also holds the error
+    would keep a refused request, with its body, until the collector next looks at everything."""
+    seen: set[int] = set()
+    found: list[BaseException | None] = [error]
+    while found:
+        one = found.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            found += [one.__cause__, one.__context__]

@@ -100,7 +100,7 @@ class _Turn:
         self._cancel = Cancellation()
         self._gone = False
         self._counted = False
-        self._watch = asyncio.create_task(self._watch_client())
+        self._watch: asyncio.Task[None] | None = asyncio.create_task(self._watch_client())
 
     async def begin(self) -> Note:
         """Waits until the engine has taken the request."""
@@ -133,7 +133,11 @@ class _Turn:
         return batch
 
     def end(self) -> None:
-        self._watch.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+            # It keeps its frame, and that this: without a circle all of a request goes with its end, not when the
+            # collector next looks at everything.
+            self._watch = None
         self._cancel.cancel()
         lease, running = self._lease, self._running
         if running is not None:

@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bendi.errors import BendiError
 from bendi.i18n import _
 from bendi.server.access import Caller
-from bendi.server.api_errors import ApiError, as_api_error, error_response
+from bendi.server.api_errors import ApiError, as_api_error, error_response, let_go
 from bendi.server.endpoint import Dialect, Endpoint
 from bendi.server.guards import Limits, SameSite
 from bendi.server.metrics import CURRENT_TOKENS, Metrics
@@ -183,24 +183,29 @@ class Wording:
         try:
             await self._app(scope, receive, send)
             return
-        except ClientDisconnect:
+        except ClientDisconnect as gone:
+            let_go(gone)
             return
-        except ApiError as error:
-            answer = error
-        except BendiError as error:
-            answer = as_api_error(error)
         except Exception as error:
-            # Places only: the text of an exception may hold what the client sent.
-            places = [
-                f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-            ]
-            self._log({"event": "defect", "id": record.id, "kind": type(error).__name__, "places": places})
-            answer = ApiError(500, _("bendi has a defect; its log tells where, under {id}.").format(id=record.id))
+            answer = self._worded(error, record)
+            let_go(error)
         if record.status:
             self._log({"event": "broken_off", "id": record.id, "status": answer.status})
             # The server sees an answer without its end and closes the connection, so the client sees it, too.
             return
         await error_response(answer, record.dialect)(scope, receive, send)
+
+    def _worded(self, error: Exception, record: RequestRecord) -> ApiError:
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, BendiError):
+            return as_api_error(error)
+        # Places only: the text of an exception may hold what the client sent.
+        places = [
+            f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        self._log({"event": "defect", "id": record.id, "kind": type(error).__name__, "places": places})
+        return ApiError(500, _("bendi has a defect; its log tells where, under {id}.").format(id=record.id))
 
 
 class Authentication:

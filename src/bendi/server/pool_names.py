@@ -68,7 +68,7 @@ class ModelNames:
                     found = await asyncio.to_thread(self._look, text)
                     self._remember(text, found)
         if isinstance(found, BendiError):
-            raise found.with_traceback(None)
+            raise _anew(found)
         return found
 
     def forget(self) -> None:
@@ -90,13 +90,13 @@ class ModelNames:
             name = as_name(text)
             return self._at_path(text, name.path) if isinstance(name, PathName) else self._store.resolve(text)
         except NotFoundError as error:
-            return error
+            return _anew(error)
         except UsageError as error:
             # Which files they are is not for everybody who may ask a model.
             hint = _("Say which one; the models of this server: GET /v1/models")
             return UsageError(error.message, hint=hint)
         except BendiError as error:
-            return error
+            return _anew(error)
 
     def _at_path(self, text: str, path: Path) -> LocalModel:
         """A model that is known anyway, by its path. Whether other files exist is not told."""
@@ -109,3 +109,11 @@ class ModelNames:
             _("{path} is not in a models folder of this server.").format(path=text),
             hint=_("The models of this server: GET /v1/models"),
         )
+
+
+def _anew(error: BendiError) -> BendiError:
+    """The same error, raised by nobody yet. One that was raised holds every frame that it passed, and with them the
+    request and its body: what is remembered must never be raised itself."""
+    new = type(error).__new__(type(error), *error.args)
+    vars(new).update(vars(error))
+    return new

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from bendi.errors import BendiError
 from bendi.i18n import _
-from bendi.server.api_errors import ApiError, as_api_error
+from bendi.server.api_errors import ApiError, as_api_error, let_go
 
 T = TypeVar("T")
 PING_S = 15.0
@@ -48,19 +48,30 @@ async def event_stream(
     Raises what `frames` raises before its first frame, if that happens within PING_S. `failed` makes the frame of a
     later error, which is then the last one. Streams of other types than events take no pings: `ping` is then empty.
     """
-    events = merged([frames], idle_s=PING_S)
-    first = await anext(events, None)
-    return _EventStream(_body(first, events, failed, ping), media_type)
+    batches = _gathered([frames], PING_S, 1)
+    nothing: list[tuple[int, bytes]] = []
+    first = await anext(batches, nothing)
+    return _EventStream(_body(first, batches, failed, ping), media_type)
 
 
 async def merged(
-    sources: Sequence[AsyncGenerator[T, None]], *, idle_s: float | None = None, at_once: int = 8
-) -> AsyncGenerator[tuple[int, T] | None, None]:
-    """What the sources yield, as it comes, with the index of its source; None whenever nothing came for `idle_s`.
+    sources: Sequence[AsyncGenerator[T, None]], *, at_once: int = 8
+) -> AsyncGenerator[tuple[int, T], None]:
+    """What the sources yield, as it comes, with the index of its source.
 
     `at_once`: how many sources run at the same time. The first error ends all. Each source runs in one task from
     beginning to end. Closing this closes the sources.
     """
+    async with aclosing(_gathered(sources, None, at_once)) as batches:
+        async for batch in batches:
+            for entry in batch:
+                yield entry
+
+
+async def _gathered(
+    sources: Sequence[AsyncGenerator[T, None]], idle_s: float | None, at_once: int
+) -> AsyncGenerator[list[tuple[int, T]], None]:
+    """As `merged`, what has come meanwhile together; empty whenever nothing came for `idle_s`."""
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(_QUEUED)
     gate = asyncio.Semaphore(at_once)
 
@@ -77,25 +88,34 @@ async def merged(
     running = len(tasks)
     try:
         while running:
+            batch: list[tuple[int, T]] = []
             try:
+                async with asyncio.timeout(idle_s if queue.empty() else None):
+                    entry = await queue.get()
+            except TimeoutError:
+                yield batch
+                continue
+            while True:
+                if isinstance(entry, Exception):
+                    if batch:
+                        yield batch
+                    raise entry
+                if entry is None:
+                    running -= 1
+                else:
+                    batch.append(entry)
+                if queue.empty():
+                    break
                 entry = queue.get_nowait()
-            except asyncio.QueueEmpty:
-                try:
-                    async with asyncio.timeout(idle_s):
-                        entry = await queue.get()
-                except TimeoutError:
-                    yield None
-                    continue
-            if isinstance(entry, Exception):
-                raise entry
-            if entry is None:
-                running -= 1
-            else:
-                yield entry
+            if batch:
+                yield batch
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # An error that nobody has read holds the frames of its source, and these would hold it here.
+        while not queue.empty():
+            queue.get_nowait()
 
 
 class _EventStream(StreamingResponse):
@@ -111,22 +131,23 @@ class _EventStream(StreamingResponse):
 
 
 async def _body(
-    first: tuple[int, bytes] | None,
-    events: AsyncGenerator[tuple[int, bytes] | None, None],
+    first: list[tuple[int, bytes]],
+    batches: AsyncGenerator[list[tuple[int, bytes]], None],
     failed: Callable[[ApiError], bytes],
     ping: bytes,
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
+    """Frames that are there together are sent together: each sending costs more than making its frame."""
+    async with aclosing(batches):
         try:
-            yield ping if first is None else first[1]
-            async for event in events:
-                yield ping if event is None else event[1]
-        except ClientDisconnect:
+            yield b"".join(frame for _source, frame in first) or ping
+            async for batch in batches:
+                yield b"".join(frame for _source, frame in batch) or ping
+        except ClientDisconnect as gone:
+            let_go(gone)
             return
-        except ApiError as error:
-            yield failed(error)
-        except BendiError as error:
-            yield failed(as_api_error(error))
+        except (ApiError, BendiError) as error:
+            let_go(error)
+            yield failed(error if isinstance(error, ApiError) else as_api_error(error))
         except Exception:
             yield failed(ApiError(500, _("Something went wrong in bendi; its log has the details."), code="internal"))
             raise

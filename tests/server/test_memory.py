@@ -1,0 +1,124 @@
+"""What is left of requests that are over: nothing, and for that nobody has to look for circles."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+import time
+from asyncio import selector_events
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from live import LiveServer
+
+from bendi.server.request_record import RequestRecord
+from bendi.server.serving import receive_small_pieces
+
+MANY = 24
+CHAT = "/v1/chat/completions"
+SAID = [{"role": "user", "content": "What is a KV cache?"}]
+
+
+def chat(client: httpx.Client, _number: int) -> int:
+    return client.post(CHAT, json={"model": "demo", "messages": SAID, "max_tokens": 2}).status_code
+
+
+def streamed(client: httpx.Client, _number: int) -> int:
+    return client.post(CHAT, json={"model": "demo", "messages": SAID, "max_tokens": 2, "stream": True}).status_code
+
+
+def three(client: httpx.Client, _number: int) -> int:
+    return client.post(CHAT, json={"model": "demo", "messages": SAID, "max_tokens": 2, "n": 3}).status_code
+
+
+def unknown(client: httpx.Client, number: int) -> int:
+    return client.post(CHAT, json={"model": f"none-{number}", "messages": SAID}).status_code
+
+
+def unknown_again(client: httpx.Client, _number: int) -> int:
+    return client.post(CHAT, json={"model": "none", "messages": SAID}).status_code
+
+
+def unknown_streamed(client: httpx.Client, number: int) -> int:
+    return client.post(CHAT, json={"model": f"none-{number}", "messages": SAID, "stream": True}).status_code
+
+
+def too_long(client: httpx.Client, _number: int) -> int:
+    body = {"model": "demo", "messages": SAID, "max_tokens": 2, "context_policy": "error"}
+    return client.post(CHAT, json=body | {"messages": [{"role": "user", "content": "word " * 20_000}]}).status_code
+
+
+def shorter_vectors(client: httpx.Client, _number: int) -> int:
+    return client.post("/v1/embeddings", json={"model": "demo", "input": "rain", "dimensions": 16}).status_code
+
+
+def broken(client: httpx.Client, _number: int) -> int:
+    return client.post(CHAT, content=b'{"model": ').status_code
+
+
+def records() -> int:
+    """How many requests are somewhere in memory."""
+    return sum(isinstance(one, RequestRecord) for one in gc.get_objects())
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def soon(condition: Callable[[], bool]) -> bool:
+    """A client has its answer before the server is done with it."""
+    until_s = time.monotonic() + 10
+    while not condition() and time.monotonic() < until_s:
+        time.sleep(0.01)
+    return condition()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize(
+    ("ask", "status"),
+    [
+        (chat, 200), (streamed, 200), (three, 200), (unknown, 404), (unknown_again, 404), (unknown_streamed, 404),
+        (too_long, 400), (shorter_vectors, 400), (broken, 400),
+    ],
+)  # fmt: skip
+def test_a_request_goes_with_its_end(talking: LiveServer, ask: Callable[[httpx.Client, int], int], status: int) -> None:
+    with httpx.Client(base_url=talking.url, timeout=30, trust_env=False) as client:
+        assert ask(client, MANY) == status
+        before = records()
+        for number in range(MANY):
+            assert ask(client, number) == status
+        # A connection keeps the last one.
+        assert soon(lambda: records() <= before + 1), records() - before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another event loop, whose buffer is kept")
+def test_what_arrives_is_taken_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = vars(selector_events)["_SelectorSocketTransport"]
+    monkeypatch.setattr(transport, "max_size", transport.max_size)
+    receive_small_pieces()
+    sizes: list[int] = []
+
+    class Counting(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            sizes.append(len(data))
+
+    async def receive() -> None:
+        near, far = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        sending, _protocol = await loop.create_connection(asyncio.Protocol, sock=near)
+        receiving, _counting = await loop.create_connection(Counting, sock=far)
+        sending.write(bytes(300_000))
+        while sum(sizes) < 300_000:
+            await asyncio.sleep(0.001)
+        sending.close()
+        receiving.close()
+
+    asyncio.run(receive())
+    assert max(sizes) == 16 * 1024
