@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -61,3 +62,11 @@ def test_what_is_left_and_what_is_done_are_everything(done: set[tuple[str, int]]
     left = {(cell.key, group.block) for group in left_of(groups, done) for cell in group.cells}
     assert left.isdisjoint(done)
     assert left | done == {(cell.key, group.block) for group in groups for cell in group.cells}
+
+
+def test_conversations_have_one_state_of_the_cache() -> None:
+    study = replace(STUDY, workloads=(Workload("w", 10, 5), Workload("talk", 10, 5, turns=3)), cache=("fresh", "warm"))
+    cells = cells_of(study, {"a": ["Q8_0"], "b": []})
+    assert {cell.cache for cell in cells if cell.workload.name == "w"} == {"fresh", "warm"}
+    assert {cell.cache for cell in cells if cell.workload.name == "talk"} == {"fresh"}
+    assert len(cells) == 6 * 3

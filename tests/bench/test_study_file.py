@@ -133,3 +133,18 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_presets_can_be_read(name: str, tmp_path: Path) -> None:
     study = parse_study(preset_text(name), tmp_path, name)
     assert study.models and study.workloads and study.care.blocks >= 5
+
+
+def test_idle_time_is_left_to_the_meters_unless_it_is_said(tmp_path: Path) -> None:
+    assert parse_study(LEAST, tmp_path, "a.toml").care.idle_s is None
+    assert parse_study(LEAST + "[care]\nidle_s = 0\n", tmp_path, "a.toml").care.idle_s == 0.0
+
+
+def test_quantizations_from_one_file(tmp_path: Path) -> None:
+    text = LEAST.replace('name = "demo"', 'name = "m"\nsource = "f16.gguf"\nquantizations = ["Q8_0"]')
+    (model,) = parse_study(text, tmp_path, "a.toml").models
+    assert model.source == "f16.gguf" and model.is_quantized_here
+    for wrong in (text.replace('quantizations = ["Q8_0"]', ""), text.replace("source =", "shape = true\nsource =")):
+        with pytest.raises(ConfigError, match="quantizations") as raised:
+            parse_study(wrong, tmp_path, "a.toml")
+        assert "quantizations = [" in raised.value.hint

@@ -96,3 +96,15 @@ def test_power_is_required_and_missing(bendi: Run, tmp_path: Path) -> None:
     code, _out, err = bendi("bench", "run", study, "--out", tmp_path / "r.jsonl", "--require-power")
     assert code == 2 and "plug_url" in err
     assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_prompts_alone_have_a_cost_too(bendi: Run, tmp_path: Path) -> None:
+    study = tmp_path / "s.toml"
+    study.write_text(STUDY.replace("prompt_tok = 16\nanswer_tok = 64", "prompt_tok = 64\nanswer_tok = 4"))
+    assert bendi("bench", "run", study, "--out", tmp_path / "r.jsonl")[0] == 0
+    code, out, _err = bendi("report", tmp_path / "r.jsonl", "--format", "md")
+    assert code == 0 and "EUR per 1000 requests" in out and "have no price of their own here" in out
+    study.write_text(STUDY.replace("declared_w = 50\n", ""))
+    assert bendi("bench", "run", study, "--out", tmp_path / "n.jsonl")[0] == 0
+    code, out, _err = bendi("report", tmp_path / "n.jsonl", "--format", "text")
+    assert code == 0 and "There is no cost: No energy was measured." in " ".join(out.split())

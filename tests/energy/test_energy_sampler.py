@@ -7,11 +7,26 @@ import time
 from dataclasses import replace
 
 import pytest
-from traces import COUNTER, POWER
+from plug_server import Answer, Plug, shelly2
+from traces import COUNTER, POWER, WALL, Clock, times, track_of
 
-from bendi.energy import EnergyOptions, MeterFacts, MeterFailed, Sample, Sampler, combined, find_meters, with_idle
+from bendi.energy import (
+    EnergyOptions,
+    MeterFacts,
+    MeterFailed,
+    Sample,
+    Sampler,
+    combined,
+    energy_of,
+    find_meters,
+    idle_need,
+    with_idle,
+)
 from bendi.energy.fake import FakeMeter, PowerOverTime
 from bendi.energy.found import Absent
+from bendi.energy.plugs import find_plug
+from bendi.energy.sampler import _Reader
+from bendi.energy.windows import Track, looks_back_s
 
 FAST_COUNTER = replace(COUNTER, period_s=0.1, counter_refresh_s=0.02)
 FAST_POWER = replace(POWER, period_s=0.1, power_refresh_s=0.02)
@@ -124,15 +139,71 @@ def test_a_meter_that_never_answers_in_time() -> None:
 
 def test_readings_are_forgotten() -> None:
     with Sampler([steady(FAST_COUNTER)]) as sampler:
-        time.sleep(0.3)
+        time.sleep(0.5)
         middle_s = sampler.mark()
         time.sleep(0.3)
-        sampler.energy(middle_s, sampler.mark())
+        (whole,) = sampler.energy(middle_s, end_s := sampler.mark())
         sampler.forget(middle_s)
         ((_facts, track),) = sampler.tracks()
-        assert sum(sample.time_s < middle_s for sample in track.samples) == 1  # the one that the edge needs
-        (energy,) = sampler.energy(middle_s, sampler.mark())
-        assert energy.gross_j is not None
+        # Kept are those that tell where the edge lies between two values of the counter.
+        before = [sample for sample in track.samples if sample.time_s < middle_s - 2 * FAST_COUNTER.period_s]
+        assert len(before) <= 1
+        (energy,) = sampler.energy(middle_s, end_s)
+        assert energy.gross_j == whole.gross_j is not None
+
+
+def test_a_slow_counter_keeps_what_its_edges_need() -> None:
+    """Of a value that is new only now and then, the time at which it became so is what counts."""
+    assert looks_back_s(WALL) == 120.0
+    assert looks_back_s(FAST_POWER) == FAST_POWER.period_s
+    facts = replace(WALL, counter_refresh_s=7.0, prefers="counter")
+    clock = Clock(1000.0)
+    reader = _Reader(FakeMeter(facts, PowerOverTime([(0.0, 100.0), (1300.0, 200.0)]), clock), clock)
+    for second in range(400):
+        clock.now_s = 1000.0 + second
+        reader._read()
+    whole = energy_of(facts, reader.track(), 1300.0, 1390.0)
+    reader.forget(1300.0)
+    track = reader.track()
+    assert 1284.0 <= track.samples[0].time_s <= 1286.0
+    assert energy_of(facts, track, 1300.0, 1390.0) == whole
+    assert whole.gross_j is not None
+    late = Track([sample for sample in track.samples if sample.time_s >= 1299.0], track.failures)
+    assert energy_of(facts, late, 1300.0, 1390.0) != whole
+
+
+def test_how_long_nothing_must_run() -> None:
+    need = idle_need(WALL)
+    assert need is not None and (need.meter, need.every_s, need.least_s, need.wanted_s) == ("wall", 1.0, 10.0, 12.0)
+    # It is enough: as long as it says, and not a reading less.
+    clock = Clock()
+    track = track_of(FakeMeter(WALL, PowerOverTime([(0.0, 42.0)]), clock), clock, times(0.0, 20.0, 1.0))
+    assert energy_of(WALL, track, 3.3, 3.3 + need.wanted_s).mean_w == pytest.approx(42.0)
+    assert energy_of(WALL, track, 3.3, 3.3 + need.least_s - 0.1).reason == "window_too_short"
+    slow = idle_need(WALL, reading_s=3.0)
+    assert slow is not None and slow.wanted_s == 36.0
+    fast = idle_need(FAST_COUNTER)
+    assert fast is not None and fast.wanted_s == 5.0
+    for tier in ("declared", "bound"):
+        assert idle_need(replace(WALL, tier=tier)) is None  # type: ignore[arg-type]
+
+
+def test_a_plug_that_answers_slowly_needs_longer() -> None:
+    """What counts is how often it really answers, not how often it is asked."""
+
+    def answer(path: str) -> Answer:
+        time.sleep(0.25)
+        return 200, shelly2(60.0, 1.0), {}
+
+    with Plug(answer) as plug:
+        meter, _reason = find_plug(plug.url, "shelly2")
+        assert meter is not None
+        quick = replace(meter.facts, period_s=0.1, power_refresh_s=0.1)
+        meter.facts = quick  # type: ignore[misc]
+        with Sampler([meter]) as sampler:
+            time.sleep(1.6)
+            (need,) = sampler.idle_needs()
+    assert 0.25 <= need.every_s < 1.0 and need.least_s == pytest.approx(1.0)
 
 
 def test_no_meters() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from bendi.engines.protocol import Engine, HostedEngine
 from bendi.errors import EngineError
@@ -15,6 +17,7 @@ from bendi.i18n import _
 from bendi.messages import Cancellation, GenerateRequest
 from bendi.results import Answer
 
+T = TypeVar("T")
 _LAG_PERIOD_S = 0.005
 _LOOK_PERIOD_S = 0.05
 
@@ -73,19 +76,26 @@ def ask(engine: Engine, request: GenerateRequest, began_s: float, watch: Watch |
     )
 
 
-def ask_together(
-    engine: Engine, requests: list[GenerateRequest], concurrency: int, began_s: float, watch: Watch
-) -> list[Told]:
-    """All of them, `concurrency` at a time, in their order. Raises EngineError."""
+def together(tasks: Sequence[Callable[[], T]], concurrency: int, watch: Watch) -> list[T]:
+    """What each gives, `concurrency` at a time, in their order. What one raises ends the others."""
     if concurrency == 1:
-        return [ask(engine, request, began_s, watch) for request in requests]
+        return [task() for task in tasks]
     with ThreadPoolExecutor(concurrency) as pool:
-        running = [pool.submit(ask, engine, request, began_s, watch) for request in requests]
+        running = [pool.submit(task) for task in tasks]
         try:
             return [each.result() for each in running]
         except BaseException:
+            for each in running:
+                each.cancel()
             watch.give_up()
             raise
+
+
+def ask_together(
+    engine: Engine, requests: Sequence[GenerateRequest], concurrency: int, began_s: float, watch: Watch
+) -> list[Told]:
+    """All of them, `concurrency` at a time, in their order. Raises EngineError."""
+    return together([partial(ask, engine, request, began_s, watch) for request in requests], concurrency, watch)
 
 
 @dataclass

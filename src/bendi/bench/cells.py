@@ -39,6 +39,8 @@ def cells_of(study: Study, quantizations: Mapping[str, Sequence[str]]) -> tuple[
                 for workload, concurrency, cache in itertools.product(
                     study.workloads, study.concurrency, study.cache
                 ):  # fmt: skip
+                    if workload.turns > 1:
+                        cache = "fresh"  # each turn finds the turns before it in the cache, and nothing else
                     cell = Cell(model.name, quantization, engine.label, workload, settings, concurrency, cache)
                     found.setdefault(cell.key, cell)
     return tuple(found.values())

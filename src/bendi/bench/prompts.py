@@ -3,7 +3,7 @@ could have computed before.
 
 The same block asks every configuration the same things, so that they can be compared in pairs; within a configuration
 no prompt is ever repeated, unless the cell is about a warm cache. Token numbers are exact, and are used where every
-engine of the study takes them; a text is cut to about the wanted length from what earlier answers showed about the
+engine of the study takes them; a text is cut to about the wanted length from what a first question showed about the
 model's tokens, and what it really had is told by the engine.
 """
 
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import random
 import tomllib
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 
@@ -45,64 +45,86 @@ class Asked:
     def request(self, answer_tok: int) -> GenerateRequest:
         return GenerateRequest(prompt=self.whole, max_tokens=answer_tok, ignore_end=True, sampling=_GREEDY)
 
-    def past_request(self) -> GenerateRequest:
-        """Only what is to be computed before."""
-        return GenerateRequest(prompt=self.past, max_tokens=1, ignore_end=True, sampling=_GREEDY)
-
 
 @dataclass
 class Ruler:
-    """How many characters of a text one token of a model has, as answers showed."""
+    """How many characters of a text one token of a model has. Told once (`repeats.measure` asks the engine), and then
+    kept: every configuration is to be asked the same."""
 
-    chars_per_tok: float = _FIRST_GUESS_CHARS_PER_TOK
-    _seen: tuple[int, int] = field(default=(0, 0))
+    chars_per_tok: float = 0.0
+
+    @property
+    def known(self) -> bool:
+        return self.chars_per_tok > 0
 
     def learn(self, chars: int, tokens: int) -> None:
-        if tokens > 0:
-            self._seen = self._seen[0] + chars, self._seen[1] + tokens
-            self.chars_per_tok = self._seen[0] / self._seen[1]
+        self.chars_per_tok = chars / max(tokens, 1)
 
     def chars(self, tokens: int) -> int:
-        return max(round(tokens * self.chars_per_tok), 1)
+        return max(round(tokens * (self.chars_per_tok or _FIRST_GUESS_CHARS_PER_TOK)), 1)
 
 
 class Prompts:
-    """Prompts of one cell in one block. `vocab_size`: of the model where token numbers are used, else None."""
+    """Prompts of one cell in one block. `vocab_size`: of the model where token numbers are used, else None. Those for
+    warming up come from a source of their own: how many there are must not change those that are timed."""
 
     def __init__(self, cell: Cell, block: int, seed: int, vocab_size: int | None, ruler: Ruler, folder: Path) -> None:
         self._workload = cell.workload
         # Not the configuration: every one of them is asked the same.
-        self._source = random.Random(f"{seed}/{block}/{cell.workload}/{cell.concurrency}/{cell.cache}")
+        name = f"{seed}/{block}/{cell.workload}/{cell.concurrency}/{cell.cache}"
+        self._timed, self._warming, self._of_past = (random.Random(f"{name}{end}") for end in ("", "/warm", "/past"))
         self._vocab_size, self._ruler = vocab_size, ruler
         self._text = collection(cell.workload.text, folder) if cell.workload.text else ""
-        self._past = self._take(cell.workload.depth_tok)
 
-    def next(self) -> Asked:
-        return Asked(self._past, self._take(self._workload.prompt_tok))
+    @property
+    def in_tokens(self) -> bool:
+        return self._vocab_size is not None and not self._text
 
-    def said(self) -> Message:
+    def next(self, *, warm_up: bool = False) -> Asked:
+        return Asked(self._past, self._take(self._source(warm_up), self._workload.prompt_tok))
+
+    def past(self) -> Asked:
+        """Only what stands before every prompt."""
+        return Asked(self._past, () if self.in_tokens else "")
+
+    def said(self, *, warm_up: bool = False) -> Message:
         """The next turn of a user in a conversation."""
-        return Message("user", self._words(self._workload.prompt_tok))
+        return Message("user", self._words(self._source(warm_up), self._workload.prompt_tok))
 
-    def _take(self, tokens: int) -> tuple[int, ...] | str:
+    def sample(self, chars: int) -> str:
+        """A text of the same kind, to find out how long its tokens are; the same one for everybody."""
+        return self._written(random.Random(f"ruler/{chars}"), chars)
+
+    @cached_property
+    def _past(self) -> tuple[int, ...] | str:
+        return self._take(self._of_past, self._workload.depth_tok)
+
+    def _source(self, warm_up: bool) -> random.Random:
+        return self._warming if warm_up else self._timed
+
+    def _take(self, source: random.Random, tokens: int) -> tuple[int, ...] | str:
         if self._vocab_size is not None and not self._text:
-            return tuple(self._source.randrange(_FIRST_TOKEN, self._vocab_size) for _ in range(tokens))
-        return self._words(tokens) if tokens else ""
+            return tuple(source.randrange(_FIRST_TOKEN, self._vocab_size) for _ in range(tokens))
+        return self._words(source, tokens) if tokens else ""
 
-    def _words(self, tokens: int) -> str:
-        """About so many tokens. It begins with a number that no other prompt begins with."""
-        nonce = f"{self._source.getrandbits(40):x}: "
-        wanted = self._ruler.chars(tokens)
+    def _words(self, source: random.Random, tokens: int) -> str:
+        """About so many tokens."""
+        return self._written(source, self._ruler.chars(tokens))
+
+    def _written(self, source: random.Random, chars: int) -> str:
+        """It begins with a number that no other prompt begins with. A collection that is too short begins again."""
+        nonce = f"{source.getrandbits(40):x}: "
         if self._text:
-            start = self._source.randrange(max(len(self._text) - wanted, 1))
-            return (nonce + self._text[start : start + wanted])[:wanted] + "\n"
+            start = source.randrange(max(len(self._text) - chars, 1))
+            times = -(-(start + chars) // len(self._text))
+            return (nonce + (self._text * times)[start : start + chars])[:chars] + "\n"
         words = [nonce]
         length = len(nonce)
-        while length < wanted:
-            word = self._source.choice(_any_words())
+        while length < chars:
+            word = source.choice(_any_words())
             words.append(word)
             length += len(word) + 1
-        return " ".join(words)[:wanted] + "\n"
+        return " ".join(words)[:chars] + "\n"
 
 
 def takes_tokens(workload: Workload) -> bool:

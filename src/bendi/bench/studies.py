@@ -45,7 +45,7 @@ class Run:
     subjects: Mapping[tuple[str, str], Subject]
     on_progress: Progress = field(default=lambda _done, _total, _label: None)
     on_note: Callable[[str], None] = field(default=lambda _text: None)
-    _rulers: dict[str, Ruler] = field(default_factory=dict)
+    _rulers: dict[tuple[str, str], Ruler] = field(default_factory=dict)
 
     def run(self) -> None:
         """Measures what is not there yet. Raises StoreError and DataError when results cannot be kept; engines that
@@ -110,8 +110,9 @@ class Run:
         tokens = self._all_take_tokens() and takes_tokens(cell.workload)
         subject = self._subject(cell)
         turn = Turn(cell, group.block, group.order, subject.vocab_size if tokens else None, opened.load_s)
-        ruler = self._rulers.setdefault(cell.model, Ruler())
+        ruler = self._rulers.setdefault((cell.model, cell.workload.text), Ruler())
         self.journal.add(measure(opened.engine, turn, self.place, ruler))
+        self.place.forget()
 
     def _all_take_tokens(self) -> bool:
         return all(self.garage.takes_tokens(choice) for choice in self.study.engines)

@@ -38,12 +38,21 @@ SETTING_NAMES: Mapping[str, type | tuple[type, ...]] = {
 class ModelChoice:
     """`name`: as `bendi run` takes it. `quantizations`: which of its files; empty for the one that the name means.
     `files`: paths of files by quantization, instead of names. `shape`: files with random weights are made for the
-    study, of the shape of a model from the catalogue: as fast as the real ones, and meaningless."""
+    study, of the shape of a model from the catalogue: as fast as the real ones, and meaningless. `source`: a file or
+    name of high precision, from which the quantizations are made that `files` does not have; empty where `files` has
+    one that will do."""
 
     name: str
     quantizations: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     shape: bool = False
+    source: str = ""
+
+    @property
+    def is_quantized_here(self) -> bool:
+        """Whether files may have to be made from another one."""
+        have = {name.upper() for name in self.files}
+        return bool(self.source) or bool(self.files and {name.upper() for name in self.quantizations} - have)
 
 
 @dataclass(frozen=True)
@@ -68,14 +77,15 @@ class Care:
     """How careful to be. `blocks`: independent repeats, each with engines started anew. `warm_up_least`,
     `warm_up_most`: untimed requests before each repeat, until the last ones differ by less than `steady_cv` (the
     coefficient of variation). `cool_down_s`: before an engine is started. `idle_s`: how long the power of doing nothing
-    is measured. `timeout_s`: after so long without a word an answer has failed. `tries`: of a repeat that failed."""
+    is measured before each engine; None: as long as the slowest meter needs. `timeout_s`: after so long without a word
+    an answer has failed. `tries`: of a repeat that failed."""
 
     blocks: int = 5
     warm_up_least: int = 2
     warm_up_most: int = 5
     steady_cv: float = 0.03
     cool_down_s: float = 0.0
-    idle_s: float = 5.0
+    idle_s: float | None = None
     timeout_s: float = 600.0
     tries: int = 2
     check: bool = True

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from bendi.bench.money import cost_options, energy_options
 from bendi.bench.study import ENGINE_KINDS, SETTING_NAMES, Care, EngineChoice, ModelChoice, Study
-from bendi.bench.tables import Table, needed_text, whole
+from bendi.bench.tables import Table, maybe_real, needed_text, whole
 from bendi.errors import ConfigError, NotFoundError
 from bendi.i18n import _
 from bendi.results import Cache, Workload
@@ -66,15 +66,20 @@ def parse_study(text: str, folder: Path, where: str) -> Study:
 
 
 def _model(given: tuple[Mapping[str, Any], str], folder: Path) -> ModelChoice:
-    table = Table(*given, ("name", "quantizations", "files", "shape"))
+    table = Table(*given, ("name", "quantizations", "files", "shape", "source"))
     name = needed_text(table, "name")
     files = {}
     for quantization, path in table.free("files").items():
         if not isinstance(path, str) or not path:
             raise table.bad(f"files.{quantization}", path, _("the path of a file"))
         files[quantization] = folder / Path(path).expanduser()
-    choice = ModelChoice(name, table.texts("quantizations"), files, table.flag("shape"))
-    if choice.shape and (files or not choice.quantizations):
+    choice = ModelChoice(name, table.texts("quantizations"), files, table.flag("shape"), table.text("source"))
+    if choice.source and not choice.quantizations:
+        raise ConfigError(
+            _("{where}: {name} is missing.").format(where=table.where, name="quantizations"),
+            hint='source = "model-f16.gguf", quantizations = ["Q8_0", "Q4_K_M"]',
+        )
+    if choice.shape and (files or choice.source or not choice.quantizations):
         raise ConfigError(
             _("{where}: a shape needs quantizations, and has no files.").format(where=table.where),
             hint='shape = true, quantizations = ["Q8_0", "Q4_K_M"]',
@@ -179,7 +184,7 @@ def _care(table: Table) -> Care:
         warm_up_most=table.number("warm_up_most", usual.warm_up_most, 0, _MOST_REPEATS),
         steady_cv=table.real("steady_cv", usual.steady_cv, 0.001, 1.0),
         cool_down_s=table.real("cool_down_s", usual.cool_down_s, 0.0, 3600.0),
-        idle_s=table.real("idle_s", usual.idle_s, 0.0, 3600.0),
+        idle_s=maybe_real(table, "idle_s", 0.0, 3600.0),
         timeout_s=table.real("timeout_s", usual.timeout_s, 1.0, 86400.0),
         tries=table.number("tries", usual.tries, 1, 10),
         check=table.flag("check", usual.check),

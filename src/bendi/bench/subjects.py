@@ -1,9 +1,10 @@
-"""The files that a study measures: found on this machine, given by path, or made with random weights for the while."""
+"""The files that a study measures: found on this machine, given by path, made from one of higher precision
+(`quantizing`), or made with random weights for the while."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from bendi.formats.blueprints import blueprint_from_config
 from bendi.formats.gguf_writer import BytewiseVocabulary
 from bendi.formats.quant_types import FILE_TYPES
 from bendi.i18n import _
-from bendi.planner.mixture import facts_of, quantized_types, shapes_of
+from bendi.planner.mixture import facts_of, needs_imatrix, quantized_types, shapes_of
+from bendi.planner.mixture_rules import ALIASES
 from bendi.store import Store
 from bendi.store.disk import make_folder, store_error
 from bendi.store.known_models import known_models
@@ -28,7 +30,8 @@ _BLOCK_BYTES = 1 << 22
 @dataclass(frozen=True)
 class Subject:
     """One file of a study. `path`: None for one that is made when it is needed. `vocab_size`: how many tokens the model
-    knows. `config`: as in a `config.json`, for engines that do not read GGUF; only of shapes."""
+    knows. `config`: as in a `config.json`, for engines that do not read GGUF; only of shapes. `source`: the file that
+    this one is to be made from."""
 
     model: str
     quantization: str
@@ -36,6 +39,7 @@ class Subject:
     vocab_size: int
     random_weights: bool = False
     config: Mapping[str, object] | None = None
+    source: Path | None = None
 
 
 def subjects_of(study: Study, store: Store) -> list[Subject]:
@@ -44,6 +48,8 @@ def subjects_of(study: Study, store: Store) -> list[Subject]:
     for model in study.models:
         if model.shape:
             found += [_shape(model, quantization) for quantization in model.quantizations]
+        elif model.is_quantized_here:
+            found += _quantized(model, study.folder, store)
         elif model.files:
             found += [_file(model.name, quantization, path) for quantization, path in model.files.items()]
         elif model.quantizations:
@@ -67,6 +73,62 @@ def _file(model: str, quantization: str, path: Path) -> Subject:
     headers = read_gguf_split(path)
     info = model_info(headers[0])
     return Subject(model, quantization or info.quantization or path.stem, path, info.vocab_size)
+
+
+SOURCES = ("F32", "BF16", "F16", "Q8_0")
+"""What other quantizations can be made from, the best first: the last one costs them a little quality."""
+
+
+def _quantized(model: ModelChoice, folder: Path, store: Store) -> list[Subject]:
+    """The files that are there, and those that are to be made."""
+    there = [_file(model.name, quantization, path) for quantization, path in model.files.items()]
+    have = {subject.quantization.upper() for subject in there}
+    source = _source(model, there, folder, store)
+    headers = read_gguf_split(source)
+    info, facts = model_info(headers[0]), facts_of(headers[0])
+    own = (info.quantization or "").upper()
+    if own not in SOURCES:
+        raise UsageError(
+            _("{path} is {quantization}: what is made from it would be worse than its name says.").format(
+                path=source, quantization=info.quantization or _("of an unknown type")
+            ),
+            hint=_("Name one of {names}.").format(names=", ".join(SOURCES)),
+        )
+    shapes = shapes_of(*headers)
+    for quantization in model.quantizations:
+        name = ALIASES.get(quantization.upper(), quantization.upper())
+        if name in have:
+            continue
+        have.add(name)
+        if name == own:
+            there.append(_file(model.name, name, source))
+            continue
+        if needs_imatrix(shapes, facts, name):  # raises for what is no quantization
+            raise UsageError(
+                _("{quantization} cannot be made without an importance matrix.").format(quantization=name),
+                hint=_("Give the file of somebody who has one: {example}").format(
+                    example=f'files = {{ {name} = "model-{name}.gguf" }}'
+                ),
+            )
+        there.append(Subject(model.name, name, None, info.vocab_size, source=source))
+    return there
+
+
+def _source(model: ModelChoice, there: Sequence[Subject], folder: Path, store: Store) -> Path:
+    """The file to make others from."""
+    if model.source:
+        given = folder / Path(model.source).expanduser()
+        return given if given.is_file() else store.resolve(model.source).path
+    by_name = {subject.quantization.upper(): subject.path for subject in there}
+    best = next((path for name in SOURCES if (path := by_name.get(name))), None)
+    if best is None:
+        raise UsageError(
+            _("{model}: the quantizations that have no file can only be made from one of {names}.").format(
+                model=model.name, names=", ".join(SOURCES)
+            ),
+            hint=_("Name it: {example}").format(example='source = "model-f16.gguf"'),
+        )
+    return best
 
 
 def _shape(model: ModelChoice, quantization: str) -> Subject:

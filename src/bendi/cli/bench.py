@@ -11,9 +11,10 @@ from pathlib import Path
 from bendi.bench.journal import read_results, write_sqlite
 from bendi.bench.study_file import read_study
 from bendi.cli import output
+from bendi.cli.bench_compare import print_comparison
 from bendi.cli.bench_files import results_path
 from bendi.cli.bench_run import StudyOptions, quick_study, run_study
-from bendi.cli.bench_text import print_comparison, print_found, print_list
+from bendi.cli.bench_text import print_found, print_list
 from bendi.engines.peer_found import Places, found_engines
 from bendi.errors import NotFoundError, UsageError
 from bendi.i18n import _

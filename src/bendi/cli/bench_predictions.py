@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from bendi.advisor.advice import Advice, advice_for
 from bendi.bench.cells import groups_of
+from bendi.bench.gate import ANSWER_TOK, questions
 from bendi.bench.opening import context_needed
 from bendi.bench.study import Study
 from bendi.bench.subjects import Subject
@@ -19,80 +20,110 @@ from bendi.planner.subject import Conditions, subjects_of
 from bendi.results import Cell, Prediction
 from bendi.settings import Settings
 
-_CHECK_S = 3.0
 _UNPREDICTED_S = 30.0
+_START_S = 0.5
+"""Of a worker process, beside reading its file."""
+_READ_BYTES_S = 1.5e9
+"""How fast a model is taken in when the system has its file in memory; slower the first time."""
+_QUESTION_TOK = 40
+"""Of the check: about so long a question."""
+_BETWEEN_S = 0.05
+"""Looking at the machine before and after each repeat, and keeping it."""
 
 
-def predictions_for(
+def expectations(
     study: Study, cells: Sequence[Cell], subjects: Mapping[tuple[str, str], Subject], settings: Settings
-) -> list[Prediction]:
-    """For the cells whose engine is one of bendi's, where the planner can say something."""
-    found = []
+) -> dict[str, Prediction]:
+    """What one answer at a time would be like in each cell, by key, where the planner can say something. Other engines
+    are taken to be as fast as bendi's: better than nothing for how long a study takes."""
+    found: dict[str, Prediction] = {}
     advice: dict[str, Advice] = {}
-    for choice in study.engines:
-        if choice.kind == "bendi":
-            advice[choice.label] = advice_for(replace(settings, engine=choice.build) if choice.build else settings)
+    builds = {choice.label: choice.build for choice in study.engines}
     headers: dict[tuple[str, str], Sequence[GgufFile]] = {}
     for cell in cells:
-        if cell.engine not in advice or cell.concurrency > 1 or cell.workload.turns > 1:
-            continue
         key = cell.model, cell.quantization
+        build = builds[cell.engine]
         try:
+            if build not in advice:
+                advice[build] = advice_for(replace(settings, engine=build) if build else settings)
             if key not in headers:
                 headers[key] = _headers(subjects[key])
-            plan = _plan(cell, headers[key], advice[cell.engine])
+            plan = _plan(cell, subjects[key], headers[key], advice[build])
         except (BendiError, OSError):
             continue  # a study needs no prediction
         answer_s = max(plan.request_s - plan.ttft_s, 1e-9)
-        memory_bytes = sum(share.used_bytes for share in plan.shares)
-        found.append(
-            Prediction(
-                cell=cell.key,
-                pp_tok_s=cell.workload.prompt_tok / max(plan.ttft_s, 1e-9),
-                tg_tok_s=cell.workload.answer_tok / answer_s,
-                memory_bytes=memory_bytes,
-                error=plan.error,
-            )
+        found[cell.key] = Prediction(
+            cell=cell.key,
+            pp_tok_s=cell.workload.prompt_tok / max(plan.ttft_s, 1e-9),
+            tg_tok_s=cell.workload.answer_tok / answer_s,
+            memory_bytes=sum(share.used_bytes for share in plan.shares),
+            error=plan.error,
         )
     return found
 
 
-def seconds_for(study: Study, cells: Sequence[Cell], predictions: Sequence[Prediction]) -> float:
-    """About how long the whole study takes: loads, the check, warming up, and the timed requests."""
-    by_cell = {each.cell: each for each in predictions}
+def predictions_of(study: Study, cells: Sequence[Cell], expected: Mapping[str, Prediction]) -> list[Prediction]:
+    """Those that are predictions, and will be compared with what comes: of bendi's engines, one answer at a time."""
+    own = {choice.label for choice in study.engines if choice.kind == "bendi"}
+    return [
+        expected[cell.key]
+        for cell in cells
+        if cell.key in expected and cell.engine in own and cell.concurrency == 1 and cell.workload.turns == 1
+    ]
+
+
+def seconds_for(study: Study, cells: Sequence[Cell], expected: Mapping[str, Prediction], idle_s: float = 0.0) -> float:
+    """About how long the whole study takes: idle meters, loads, the check, warming up, and the timed requests."""
     care = study.care
-    warm_ups = (care.warm_up_least + care.warm_up_most) / 2
     total_s = 0.0
     for group in groups_of(cells, care.blocks, study.seed):
-        total_s += care.cool_down_s + 2.0 + (_CHECK_S if care.check and group.block == 0 else 0.0)
+        total_s += care.cool_down_s + idle_s + _START_S
+        known = [expected[cell.key] for cell in group.cells if cell.key in expected]
+        if known:
+            total_s += max(each.memory_bytes for each in known) / _READ_BYTES_S
+        if known and care.check and group.block == 0:
+            total_s += len(questions()) * (_QUESTION_TOK / known[0].pp_tok_s + ANSWER_TOK / known[0].tg_tok_s)
         for cell in group.cells:
-            predicted = by_cell.get(cell.key)
-            if predicted is None:
-                total_s += _UNPREDICTED_S
-                continue
-            work = cell.workload
-            request_s = work.prompt_tok / predicted.pp_tok_s + work.answer_tok / predicted.tg_tok_s
-            total_s += (warm_ups + work.requests * cell.concurrency) * request_s
-            total_s += work.depth_tok / predicted.pp_tok_s
+            found = expected.get(cell.key)
+            total_s += _BETWEEN_S + (_cell_s(study, cell, found) if found else _UNPREDICTED_S)
     return total_s
 
 
+def _cell_s(study: Study, cell: Cell, found: Prediction) -> float:
+    """One repeat. Answers at once are written in steps that are as long as one of them alone takes, or as long as
+    computing so many tokens of a prompt, whichever is longer."""
+    work, at_once = cell.workload, cell.concurrency
+    prompts_s = at_once * work.prompt_tok / found.pp_tok_s
+    answers_s = work.answer_tok * max(1 / found.tg_tok_s, at_once / found.pp_tok_s)
+    warm_ups = (study.care.warm_up_least + study.care.warm_up_most) / 2
+    rounds = work.requests * work.turns
+    past_s = at_once * work.depth_tok / found.pp_tok_s
+    if cell.cache == "warm":
+        # What is repeated was asked before, and its prompts are not computed again.
+        return past_s + (warm_ups + rounds) * (prompts_s + answers_s) + rounds * answers_s
+    return past_s + (warm_ups + rounds) * (prompts_s + answers_s)
+
+
 def _headers(subject: Subject) -> Sequence[GgufFile]:
-    """Of the file, or of the one that would be made."""
-    if subject.path is not None:
-        return read_gguf_split(subject.path)
+    """Of the file, of the one that it would be made from, or of the one that would be made."""
+    path = subject.path or subject.source
+    if path is not None:
+        return read_gguf_split(path)
     assert subject.config is not None
     blueprint = blueprint_from_config(subject.config, "model")
     header = blueprint.header()
     return [blueprint.header(quantized_types(shapes_of(header), facts_of(header), subject.quantization))]
 
 
-def _plan(cell: Cell, headers: Sequence[GgufFile], advice: Advice) -> Plan:
+def _plan(cell: Cell, file: Subject, headers: Sequence[GgufFile], advice: Advice) -> Plan:
     work = cell.workload
-    (subject,) = subjects_of(cell.model, headers)
+    to_be_made = [file.quantization] if file.path is None and file.source is not None else None
+    (subject,) = subjects_of(cell.model, headers, to_be_made)
     kv_type = str(cell.settings.get("type_k", "f16"))
+    # Of a conversation, its middle.
+    before_tok = work.depth_tok + (work.turns - 1) * (work.prompt_tok + work.answer_tok) // 2
     conditions = Conditions(
-        workload=Workload(work.name, work.depth_tok, work.prompt_tok, work.answer_tok),
+        workload=Workload(work.name, before_tok, work.prompt_tok, work.answer_tok),
         context_tok=context_needed([cell]),
         type_k=kv_type,
         type_v=str(cell.settings.get("type_v", kv_type)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -14,16 +15,17 @@ from bendi.bench.cells import cells_of
 from bendi.bench.journal import Journal
 from bendi.bench.opening import Garage
 from bendi.bench.prompts import collection
+from bendi.bench.quantizing import make_missing, to_be_made
 from bendi.bench.repeats import Place
 from bendi.bench.studies import Run, alone
 from bendi.bench.study import Care, EngineChoice, ModelChoice, Study
 from bendi.bench.subjects import Files, Subject, subjects_of
 from bendi.cli import output
 from bendi.cli.bench_files import begun, new_path, repeats_done
-from bendi.cli.bench_predictions import predictions_for, seconds_for
+from bendi.cli.bench_predictions import expectations, predictions_of, seconds_for
 from bendi.cli.bench_text import print_cells, print_summary, results_record
 from bendi.cli.report import write_usual_page
-from bendi.energy import Found, Sampler, find_meters, reason_text
+from bendi.energy import Found, IdleNeed, Sampler, find_meters, idle_need, reason_text
 from bendi.engines import native_builds
 from bendi.engines.pace import Pace
 from bendi.engines.scheduling import run_promptly
@@ -34,6 +36,7 @@ from bendi.i18n import _
 from bendi.results import Cell, Prediction, StudyFacts, Workload
 from bendi.settings import Settings
 from bendi.store import Store
+from bendi.units import format_size
 
 
 @dataclass(frozen=True)
@@ -79,21 +82,73 @@ def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
         quantizations.setdefault(subject.model, []).append(subject.quantization)
     cells = cells_of(study, quantizations)
     by_file = {(subject.model, subject.quantization): subject for subject in subjects}
-    predictions = predictions_for(study, cells, by_file, settings)
-    if options.dry_run:
-        print_cells(study, cells, predictions, seconds_for(study, cells, predictions), as_json=options.as_json)
-        return 0
+    expected = expectations(study, cells, by_file, settings)
     meters = _meters(study, options)
+    if options.dry_run:
+        _show_plan(study, cells, expected, (subjects, meters), options)
+        return 0
     with alone(settings, wait=options.wait, on_wait=_say_waiting):
-        journal = _journal(study, options, cells, predictions, settings)
+        with ExitStack() as before:
+            before.callback(meters.close)
+            with output.progress(_("quantizing"), unit="items") as bar:
+                made = make_missing(subjects, settings, bar.update, output.say)
+            by_file = {(subject.model, subject.quantization): subject for subject in made}
+            journal = _journal(study, options, cells, predictions_of(study, cells, expected), settings)
+            before.pop_all()  # from here on the sampler closes them
         with Sampler(meters.meters, meters.absent) as sampler:
             place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores), sampler)
+            for need in place.too_short():
+                output.say(_too_short(study.care, need))
             _measure(place, options, Job(study, journal, by_file, settings))
         _show(journal, options)
         if options.page is not None:
             write_usual_page(journal.results, options.page, settings)
             output.say(_("Written: {path}").format(path=options.page))
     return 0 if journal.results.repeats else 1
+
+
+def _show_plan(
+    study: Study,
+    cells: Sequence[Cell],
+    expected: Mapping[str, Prediction],
+    found: tuple[Sequence[Subject], Found],
+    options: StudyOptions,
+) -> None:
+    """What would be measured, what would be made for it, and which meters would look on."""
+    subjects, meters = found
+    meters.close()
+    needs = [need for meter in meters.meters if (need := idle_need(meter.facts))]
+    usual_s = max((need.wanted_s for need in needs), default=0.0)
+    idle_s = (usual_s if study.care.idle_s is None else study.care.idle_s) if needs else 0.0
+    seconds = seconds_for(study, cells, expected, idle_s)
+    print_cells(study, cells, predictions_of(study, cells, expected), seconds, as_json=options.as_json)
+    making = to_be_made(subjects)
+    if making:
+        output.say(
+            _("Made first, unless they are there already: {names}; {size} in all.").format(
+                names=", ".join(f"{each.model} {each.quantization}" for each, _size in making),
+                size=format_size(sum(size for _each, size in making)),
+            )
+        )
+    if needs:
+        output.say(
+            _("Meters: {names}. Before each engine nothing runs for {seconds:g} s, to know the power of that.").format(
+                names=", ".join(need.meter for need in needs), seconds=idle_s
+            )
+        )
+    for need in needs:
+        if study.care.idle_s and study.care.idle_s < need.least_s:
+            output.say(_too_short(study.care, need))
+
+
+def _too_short(care: Care, need: IdleNeed) -> str:
+    return _(
+        "idle_s = {given:g} is too short for the meter {meter}: it has something new every {every:g} s and needs "
+        "{least:g} s to tell the power of doing nothing, so energy without that will be missing. Without idle_s it is "
+        "{wanted:g} s."
+    ).format(
+        given=care.idle_s or 0.0, meter=need.meter, every=need.every_s, least=need.least_s, wanted=need.wanted_s
+    )  # fmt: skip
 
 
 def _meters(study: Study, options: StudyOptions) -> Found:

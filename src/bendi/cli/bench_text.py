@@ -18,8 +18,7 @@ from bendi.errors import BendiError
 from bendi.i18n import _
 from bendi.results import Cell, Prediction, Repeat, Results
 from bendi.settings import Settings
-from bendi.stats import Comparison, holm, median_interval
-from bendi.stats.unpaired import compare_independent
+from bendi.stats import median_interval
 from bendi.units import format_duration, format_rate
 
 _METRICS = ("pp_tok_s", "tg_tok_s")
@@ -46,8 +45,8 @@ def print_cells(
     for cell in cells:
         predicted = by_cell.get(cell.key)
         speeds = [format_rate(predicted.pp_tok_s), format_rate(predicted.tg_tok_s)] if predicted else ["–", "–"]
-        rows.append([*_names(cell), *speeds])
-    output.table([*_headings(), _("PP predicted"), _("TG predicted")], rows, frozenset({5, 6}))
+        rows.append([*names(cell), *speeds])
+    output.table([*headings(), _("PP predicted"), _("TG predicted")], rows, frozenset({5, 6}))
     output.say(
         _("{cells} cells, {blocks} blocks: {repeats} repeats, about {time}.").format(
             cells=len(cells),
@@ -73,16 +72,18 @@ def print_summary(results: Results) -> None:
         failures = [each for each in results.failures if each.cell == cell.key and each.final]
         if failures and not repeats:
             note = failures[-1].reason.splitlines()[0]
-        rows.append([*_names(cell), *(_figure(repeats, metric) for metric in _METRICS), str(len(repeats)), note])
-    output.table([*_headings(), _("PP tok/s"), _("TG tok/s"), "n", ""], rows, frozenset({5, 6, 7}))
+        rows.append([*names(cell), *(_figure(repeats, metric) for metric in _METRICS), str(len(repeats)), note])
+    output.table([*headings(), _("PP tok/s"), _("TG tok/s"), "n", ""], rows, frozenset({5, 6, 7}))
     output.say(_("Medians with what surely holds them; n: independent repeats. Outliers are part of it."))
 
 
-def _headings() -> list[str]:
+def headings() -> list[str]:
+    """Of what `names` gives."""
     return [_("MODEL"), _("QUANTIZATION"), _("ENGINE"), _("SETTINGS"), _("WORKLOAD")]
 
 
-def _names(cell: Cell) -> list[str]:
+def names(cell: Cell) -> list[str]:
+    """Model, quantization, engine, settings, and what is asked."""
     work = cell.workload.name
     if cell.concurrency > 1:
         work += f" ×{cell.concurrency}"
@@ -92,7 +93,7 @@ def _names(cell: Cell) -> list[str]:
 
 
 def _figure(repeats: Sequence[Repeat], metric: str) -> str:
-    values = _values(repeats, metric)
+    values = values_of(repeats, metric)
     if not values:
         return "–"
     interval = median_interval(values)
@@ -100,7 +101,7 @@ def _figure(repeats: Sequence[Repeat], metric: str) -> str:
     return text if interval is None else f"{text} ({interval.low:.1f}–{interval.high:.1f})"
 
 
-def _values(repeats: Sequence[Repeat], metric: str) -> list[float]:
+def values_of(repeats: Sequence[Repeat], metric: str) -> list[float]:
     return [value for each in repeats if (value := getattr(each, metric)) is not None]
 
 
@@ -128,7 +129,7 @@ def results_record(results: Results) -> dict[str, Any]:
             "check": check.verdict if check else None,
         }
         for metric in (*_METRICS, "ttft_s", "tpot_s", "throughput_tok_s"):
-            values = _values(repeats, metric)
+            values = values_of(repeats, metric)
             interval = median_interval(values)
             row[metric] = {
                 "median": median(values) if values else None,
@@ -162,53 +163,6 @@ def print_list(settings: Settings, *, as_json: bool) -> int:
     else:
         output.say(_("No study was run here yet: {command}").format(command="bendi bench preset"))
     return 0
-
-
-def print_comparison(first: Results, second: Results, *, as_json: bool) -> int:
-    """Every cell that both have, corrected for looking at many."""
-    found: list[tuple[Cell, str, Comparison]] = []
-    for cell in first.facts.cells:
-        if cell.key not in second.cells:
-            continue
-        for metric in _METRICS:
-            sides = [_values(results.of(cell), metric) for results in (second, first)]
-            if all(sides):
-                found.append((cell, metric, compare_independent(*sides)))
-    corrected = holm([each.p for _cell, _metric, each in found])
-    if as_json:
-        output.json_data(
-            [
-                {"cell": cell.key, **asdict(cell), "metric": metric, **asdict(each), "p_corrected": p}
-                for (cell, metric, each), p in zip(found, corrected, strict=True)
-            ]
-        )  # fmt: skip
-        return 0
-    if not found:
-        output.say(_("The two studies have no cell in common."))
-        return 1
-    rows = [
-        [*_names(cell), metric.split("_")[0].upper(), _ratio(each), _verdict(each, p), _seen(each), str(each.n)]
-        for (cell, metric, each), p in zip(found, corrected, strict=True)
-    ]
-    output.table([*_headings(), "", _("B / A"), _("VERDICT"), _("COULD BE SEEN"), "n"], rows, frozenset({6, 9}))
-    output.say(_("Corrected for {count} comparisons (Holm).").format(count=len(found)))
-    return 0
-
-
-def _ratio(each: Comparison) -> str:
-    if each.low is None or each.high is None:
-        return f"{each.estimate:.3f}"
-    return f"{each.estimate:.3f} ({each.low:.3f}–{each.high:.3f})"
-
-
-def _verdict(each: Comparison, p: float) -> str:
-    if p > 0.05:
-        return _("no difference that is beyond chance")
-    return _("faster") if each.estimate > 1 else _("slower")
-
-
-def _seen(each: Comparison) -> str:
-    return "–" if each.detectable is None else _("from {percent:.1f} %").format(percent=100 * (each.detectable - 1))
 
 
 def print_found(rows: Sequence[FoundEngine], *, as_json: bool) -> int:

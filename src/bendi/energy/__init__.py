@@ -37,7 +37,7 @@ from bendi.energy.phases import Estimate, Phases, Repeated, phases_of
 from bendi.energy.plugs import PLUG_KINDS
 from bendi.energy.reasons import DOUBTS, MISSING, reason_text
 from bendi.energy.sampler import Sampler
-from bendi.energy.windows import Track, combined, energy_of, with_idle
+from bendi.energy.windows import IdleNeed, Track, combined, energy_of, idle_need, with_idle
 
 __all__ = [
     "DOUBTS",
@@ -53,6 +53,7 @@ __all__ = [
     "Estimate",
     "Found",
     "Hardware",
+    "IdleNeed",
     "Meter",
     "MeterFacts",
     "MeterFailed",
@@ -74,6 +75,7 @@ __all__ = [
     "cost_per_mtok",
     "energy_of",
     "find_meters",
+    "idle_need",
     "phases_of",
     "published",
     "published_wh_per_token",

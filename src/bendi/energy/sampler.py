@@ -7,17 +7,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice, pairwise
+from statistics import median
 from types import TracebackType
 
 from bendi.energy.found import Absent
 from bendi.energy.meter import Clock, Meter, MeterFacts, MeterFailed, Sample
-from bendi.energy.windows import Track, energy_of
+from bendi.energy.windows import LARGEST_GAP_S, IdleNeed, Track, energy_of, idle_need, looks_back_s
 from bendi.results import Energy
 
 _KEPT_SAMPLES = 2**19
 """Of each meter: 14 hours at the shortest period, 50 MB."""
 _KEPT_FAILURES = 10_000
 _BEFORE_ALL_S = -1e300
+_LAST_READINGS = 20
 _FIRST_S = 5.0
 """For the first reading of each meter."""
 _LAST_S = 4.0
@@ -79,9 +82,14 @@ class Sampler:
         return tuple((reader.facts, reader.track()) for reader in self._readers)
 
     def forget(self, before_s: float) -> None:
-        """Lets readings go that no later window needs."""
+        """Lets readings go that no window needs which begins at `before_s` or later."""
         for reader in self._readers:
             reader.forget(before_s)
+
+    def idle_needs(self) -> tuple[IdleNeed, ...]:
+        """Of each meter that measures, by its own period and by how fast it really answers."""
+        needs = [idle_need(reader.facts, reader.reading_s()) for reader in self._readers]
+        return tuple(need for need in needs if need)
 
 
 class _Reader:
@@ -121,11 +129,20 @@ class _Reader:
             return Track(tuple(self._samples), tuple(self._failures))
 
     def forget(self, before_s: float) -> None:
+        kept_s = before_s - looks_back_s(self.facts)
         with self._news:
-            while len(self._samples) > 1 and self._samples[1].time_s < before_s:
+            while len(self._samples) > 1 and self._samples[1].time_s < kept_s:
                 self._samples.popleft()
-            while self._failures and self._failures[0][0] < before_s:
+            while self._failures and self._failures[0][0] < min(kept_s, before_s - LARGEST_GAP_S):
                 self._failures.popleft()
+
+    def reading_s(self) -> float:
+        """From one reading to the next, of the last ones; 0 where there are too few to say. Readings that were asked
+        for beside the period make it rather smaller."""
+        with self._news:
+            times = [sample.time_s for sample in islice(reversed(self._samples), _LAST_READINGS)]
+        gaps = [later - sooner for later, sooner in pairwise(times)]
+        return median(gaps) if gaps else 0.0
 
     def _run(self) -> None:
         next_s = self._clock()

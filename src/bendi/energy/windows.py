@@ -26,6 +26,10 @@ LEAST_REFRESHES = 10
 SURE_REFRESHES = 100
 """With so many, an edge that falls between two values is off by at most 1% of a steady power."""
 DISAGREEMENT = 0.05
+IDLE_READINGS = LEAST_REFRESHES + 2
+"""Of the slowest meter, in which the power of doing nothing is measured: one more at either edge."""
+LEAST_IDLE_S = 5.0
+"""Also with fast meters: what runs in the background now and then must be in it."""
 _CHECK_REFRESHES = 20
 """The cross-check needs so many values of both: below, its own edges would be off by 5%."""
 _CONSTANT_READINGS = 20
@@ -92,6 +96,30 @@ def energy_of(facts: MeterFacts, track: Track, begin_s: float, end_s: float) -> 
 def with_idle(energies: Iterable[Energy], idle: Sequence[Sequence[Energy]]) -> tuple[Energy, ...]:
     """The same with `idle_w` from windows in which nothing ran: one sequence of all meters for each such window."""
     return tuple(_with_idle(each, [window for windows in idle for window in windows]) for each in energies)
+
+
+@dataclass(frozen=True)
+class IdleNeed:
+    """How long nothing must run for a meter to tell the power of that: `least_s`, below which there is no figure, and
+    `wanted_s`. `every_s`: how often the meter has something new."""
+
+    meter: str
+    every_s: float
+    least_s: float
+    wanted_s: float
+
+
+def idle_need(facts: MeterFacts, reading_s: float = 0.0) -> IdleNeed | None:
+    """None of figures that are no measurement. `reading_s`: the time from one reading to the next, as it really is."""
+    if facts.tier in ("declared", "bound", "none"):
+        return None
+    every_s = max(facts.refresh_s, facts.period_s, reading_s)
+    return IdleNeed(facts.name, every_s, LEAST_REFRESHES * facts.refresh_s, max(LEAST_IDLE_S, IDLE_READINGS * every_s))
+
+
+def looks_back_s(facts: MeterFacts) -> float:
+    """How long before a window readings still matter for its edges: two values of the meter, and what failed."""
+    return max(2 * max(facts.counter_refresh_s or 0.0, facts.power_refresh_s or 0.0), facts.period_s)
 
 
 def combined(energies: Sequence[Energy]) -> Energy | None:

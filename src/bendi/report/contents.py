@@ -9,13 +9,13 @@ from functools import cached_property
 from bendi.i18n import _
 from bendi.report import tables
 from bendi.report.charts import Figure, Table, machine_text
-from bendi.report.costs import cloud_table, cost_figures, cost_tables
+from bendi.report.costs import cloud_table, cost_figures, cost_tables, split_table
 from bendi.report.figures import energy_figures, prediction_figures, speed_figures
 from bendi.report.findings import Finding, findings
 from bendi.report.given import ReportOptions
 from bendi.report.trade_offs import main_setups, trade_off_figures
 from bendi.report.trends import concurrency_figures, depth_figures
-from bendi.report.view import Setup, View
+from bendi.report.view import Setup, View, reads
 from bendi.report.wording import clean, day
 from bendi.results import Results
 
@@ -91,11 +91,12 @@ class Contents:
         return [each for section in self.sections for each in section.figures]
 
     def _speed(self) -> Section:
-        blocks = tuple(
-            Block(setup.name, setup.text, (tables.ranking(self.view, setup), *speed_figures(self.view, setup)), folded)
-            for setup, folded in self._setups()
-        )
-        return Section("speed", _("Speed"), blocks)
+        blocks = []
+        for setup, folded in self._setups():
+            turns = tables.turns_table(self.view, setup)
+            parts: list[Figure | Table] = [tables.ranking(self.view, setup), *([turns] if turns else [])]
+            blocks.append(Block(setup.name, setup.text, (*parts, *speed_figures(self.view, setup)), folded))
+        return Section("speed", _("Speed"), tuple(blocks))
 
     def _energy(self) -> Section:
         text = _("Each meter on its own: what one sees, another may not.")
@@ -114,12 +115,15 @@ class Contents:
         return Section("energy", _("Energy"), tuple(blocks), text)
 
     def _cost(self) -> Section:
+        drawn = main_setups(self.view) or [setup for setup in self.view.setups if not reads(setup.cell)][:1]
         blocks = []
-        for setup in main_setups(self.view):
+        for setup, folded in self._setups():
             parts: list[Figure | Table] = [*cost_tables(self.view, setup, self.options)]
-            parts += cost_figures(self.view, setup, self.options)
+            parts += cost_figures(self.view, setup, self.options) if setup in drawn else ()
             if parts:
-                blocks.append(Block(setup.name, setup.text, tuple(parts)))
+                blocks.append(Block(setup.name, setup.text, tuple(parts), folded))
+        if split := split_table(self.view, self.options):
+            blocks.append(Block("", "", (split,)))
         cloud = cloud_table(self.options)
         if blocks and cloud:
             blocks.append(Block("", "", (cloud,)))

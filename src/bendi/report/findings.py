@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bendi.i18n import _
+from bendi.report.costs import why_no_cost
 from bendi.report.given import ReportOptions
 from bendi.report.trade_offs import main_setups
 from bendi.report.view import Row, Setup, Source, View, compare
@@ -218,11 +219,13 @@ def _doubts(view: View, options: ReportOptions) -> Iterable[str]:
             yield _("Energy is missing in {count} cases: {why}").format(
                 count=count, why=clean(options.explain(reason), 200)
             )
+    if why := why_no_cost(view, options):
+        yield _("There is no cost: {why}").format(why=why)
     if view.results.failures:
         cells = {failure.cell for failure in view.results.failures}
-        why = Counter(clean(failure.reason, 200) for failure in view.results.failures).most_common(1)[0][0]
+        most = Counter(clean(failure.reason, 200) for failure in view.results.failures).most_common(1)[0][0]
         yield _("Failed repeats: {count}, of {cells} combinations; most often: {why}").format(
-            count=len(view.results.failures), cells=len(cells), why=why
+            count=len(view.results.failures), cells=len(cells), why=most
         )
     differing = {row.label for row in view.rows if row.loaded and row.loaded.differing}
     if differing:

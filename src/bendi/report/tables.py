@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, median
 
 from bendi.energy.phases import Estimate, Phases, Repeated, phases_of
 from bendi.i18n import _
 from bendi.report.charts import Table
 from bendi.report.figures import energy_note, where
 from bendi.report.given import ReportOptions
-from bendi.report.view import EnergyRow, Row, Setup, Source, View
+from bendi.report.view import EnergyRow, Row, Setup, Source, View, joules_of
 from bendi.report.wording import (
     MEMORY,
     PP,
@@ -25,7 +26,7 @@ from bendi.report.wording import (
     sureness,
     tier_name,
 )
-from bendi.stats import Comparison
+from bendi.stats import Comparison, median_interval
 from bendi.units import format_size
 
 
@@ -80,6 +81,52 @@ def ranking(view: View, setup: Setup) -> Table:
             ),
         ),
         provenance=where(view, setup.rows, [found.n for row in setup.rows if (found := row.get(main))]),
+    )  # fmt: skip
+
+
+def turns_table(view: View, setup: Setup) -> Table | None:
+    """Of conversations: how each turn begins, and how much of what came before it was in the cache."""
+    turns = setup.cell.workload.turns
+    if turns < 2:
+        return None
+    rows: list[tuple[str, ...]] = []
+    shown = [row for row in setup.rows if row.repeats]
+    grey: set[int] = set()
+    for row in shown:
+        for turn in range(turns):
+            told = [repeat.answers[turn::turns] for repeat in row.repeats]
+            answers = [answer for each in told for answer in each]
+            first_s = [fmean(known) for each in told if (known := [a.ttft_s for a in each if a.ttft_s is not None])]
+            cached = [answer.cached_tok for answer in answers if answer.cached_tok is not None]
+            grey |= {len(rows)} if row.grey else set()
+            rows.append(
+                (
+                    row.label,
+                    str(turn + 1),
+                    figure(fmean(answer.prompt_tok for answer in answers)),
+                    figure(fmean(cached)) if cached else "–",
+                    figure(median(first_s)) if first_s else "–",
+                    between(median_interval(first_s)) if first_s else "–",
+                    str(len(first_s)),
+                )
+            )
+    return Table(
+        name=f"turns-{view.setups.index(setup) + 1}",
+        title=_("Turn by turn: {setup}").format(setup=setup.name),
+        columns=(
+            _("Configuration"), _("Turn"), _("Prompt (tok)"), _("of it in the cache (tok)"), TTFT.heading,
+            _("95% interval"), "n",
+        ),
+        rows=tuple(rows),
+        right=frozenset(range(1, 7)),
+        grey=frozenset(grey),
+        notes=(
+            _(
+                "The prompt of a turn holds all turns before it; what is in the cache of the engine is not computed "
+                "again."
+            ),
+        ),
+        provenance=where(view, shown, [len(row.repeats) for row in shown]),
     )  # fmt: skip
 
 
@@ -150,12 +197,10 @@ def coverage_table(view: View, options: ReportOptions) -> Table:
     )  # fmt: skip
 
 
-def phases_table(view: View, options: ReportOptions) -> Table | None:
-    """Energy of prompts and of answers, told apart by regression over repeats of a configuration: those with one answer
-    at a time and nothing before the prompt, since batches and deep contexts change what a token takes."""
-    rows: list[tuple[str, ...]] = []
-    shown: list[Row] = []
-    why: dict[str, None] = {}
+def splits(view: View) -> Iterable[tuple[list[Row], Source, Phases]]:
+    """For each configuration and meter the energy of prompts and of answers, told apart by regression over its repeats,
+    or why that cannot be had: of those with one answer at a time and nothing before the prompt, since batches and deep
+    contexts change what a token takes."""
     alike = [row for row in view.rows if row.cell.concurrency == 1 and not row.cell.workload.depth_tok]
     for source in view.sources:
         if source.tier in ("bound", "none"):
@@ -163,13 +208,21 @@ def phases_table(view: View, options: ReportOptions) -> Table | None:
         for configuration in dict.fromkeys(row.cell.configuration for row in alike):
             own = [row for row in alike if row.cell.configuration == configuration and row.energy_from(source)]
             split = phases_of(list(_windows(own, source)))
-            if not split.repeats:
-                continue
-            shown += own
-            if split.reason:
-                why[split.reason] = None
-            else:
-                rows.append(_phase_cells(own[0], source, split))
+            if split.repeats:
+                yield own, source, split
+
+
+def phases_table(view: View, options: ReportOptions) -> Table | None:
+    """Energy of prompts and of answers."""
+    rows: list[tuple[str, ...]] = []
+    shown: list[Row] = []
+    why: dict[str, None] = {}
+    for own, source, split in splits(view):
+        shown += own
+        if split.reason:
+            why[split.reason] = None
+        else:
+            rows.append(_phase_cells(own[0], source, split))
     if not shown:
         return None
     formula = _(
@@ -196,10 +249,10 @@ def phases_table(view: View, options: ReportOptions) -> Table | None:
 def _phase_cells(row: Row, source: Source, split: Phases) -> tuple[str, ...]:
     return (
         row.label,
-        _("{tier}: {covers}").format(tier=tier_name(source.tier), covers=covers_text(source.covers)),
-        _estimate(split.per_prompt_tok_j),
-        _estimate(split.per_answer_tok_j),
-        _estimate(split.per_request_j),
+        source_text(source),
+        estimate_text(split.per_prompt_tok_j),
+        estimate_text(split.per_answer_tok_j),
+        estimate_text(split.per_request_j),
         "–" if split.explained is None else figure(split.explained),
         str(split.repeats),
         row.grey,
@@ -314,16 +367,20 @@ def _windows(rows: Sequence[Row], source: Source) -> Iterable[Repeated]:
     """Every repeat of these rows of which the source has a figure."""
     for row in rows:
         for repeat in row.repeats:
-            for energy in repeat.energy:
-                same = (energy.tier, clean(energy.meter)) == (source.tier, source.meter)
-                if same and energy.gross_j is not None and tuple(map(clean, energy.covers)) == source.covers:
-                    computed = sum(answer.computed_tok for answer in repeat.answers)
-                    yield Repeated(energy.gross_j, computed, repeat.output_tok, len(repeat.answers))
+            joules = joules_of(repeat, source)
+            if joules is not None:
+                computed = sum(answer.computed_tok for answer in repeat.answers)
+                yield Repeated(joules, computed, repeat.output_tok, len(repeat.answers))
 
 
-def _estimate(found: Estimate | None) -> str:
+def source_text(source: Source) -> str:
+    return _("{tier}: {covers}").format(tier=tier_name(source.tier), covers=covers_text(source.covers))
+
+
+def estimate_text(found: Estimate | None, scale: float = 1.0) -> str:
+    """With its interval, both times `scale`."""
     if found is None:
         return "–"
     return _("{ratio} ({low} to {high})").format(
-        ratio=figure(found.value), low=figure(found.low), high=figure(found.high)
+        ratio=figure(scale * found.value), low=figure(scale * found.low), high=figure(scale * found.high)
     )

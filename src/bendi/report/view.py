@@ -18,6 +18,7 @@ from bendi.stats import Comparison, Description, Interval, compare_ratios, descr
 
 DISTURBED = 1.1
 """Above this `slowness`, something else took noticeably much of the machine."""
+_MOST_AGAIN = 0.1
 LONG_ANSWER_TOK = 16
 """From so many tokens of an answer on, a workload is about writing; below, about reading the prompt."""
 
@@ -239,6 +240,11 @@ class View:
             asked = sum(repeat.input_tok for repeat in repeats)
             if cached > asked / 100 and not cell.workload.depth_tok and cell.workload.turns == 1:
                 yield _("{share} of the prompts came from a cache").format(share=share(cached / asked))
+        again = _computed_again(cell, repeats)
+        if again > _MOST_AGAIN:
+            yield _("{share} of the earlier conversation was not in the cache and computed again").format(
+                share=share(again)
+            )
         failed = sum(failure.cell == cell.key for failure in self.results.failures)
         if failed and repeats:
             yield _("failed repeats: {count}").format(count=failed)
@@ -256,12 +262,32 @@ def _setup(rows: Sequence[Row], with_model: bool) -> Setup:
     return Setup(clean(" · ".join(parts)), _("; ").join(details), tuple(rows))
 
 
+def _computed_again(cell: Cell, repeats: Sequence[Repeat]) -> float:
+    """The share of what came before a prompt that its engine had not kept; 0 where it says nothing."""
+    turns, before, kept = cell.workload.turns, 0, 0
+    for repeat in repeats:
+        for place, answer in enumerate(repeat.answers):
+            earlier = repeat.answers[place - 1].prompt_tok if place % turns else cell.workload.depth_tok
+            if answer.cached_tok is not None:
+                before += earlier
+                kept += min(answer.cached_tok, earlier)
+    return 1 - kept / before if before else 0.0
+
+
+def source_of(energy: Energy) -> Source:
+    return Source(energy.tier, tuple(clean(part) for part in energy.covers), clean(energy.meter))
+
+
+def joules_of(repeat: Repeat, source: Source) -> float | None:
+    """The energy of a repeat by one meter; None where it has no figure."""
+    return next((energy.gross_j for energy in repeat.energy if source_of(energy) == source), None)
+
+
 def _energy_rows(repeats: Sequence[Repeat], per_prompt: bool) -> Iterable[EnergyRow]:
     by_source: dict[Source, list[tuple[Repeat, Energy]]] = {}
     for repeat in repeats:
         for energy in repeat.energy:
-            source = Source(energy.tier, tuple(clean(part) for part in energy.covers), clean(energy.meter))
-            by_source.setdefault(source, []).append((repeat, energy))
+            by_source.setdefault(source_of(energy), []).append((repeat, energy))
     for source, pairs in by_source.items():
         of_block = {repeat.block: energy for repeat, energy in pairs}
         own = [repeat for repeat, _energy in pairs]
