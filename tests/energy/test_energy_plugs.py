@@ -6,7 +6,6 @@ import socket
 from typing import Any
 
 import pytest
-from plug_server import Answer, Plug, dripping, one, shelly1, shelly2, tasmota
 from traces import Clock
 
 from bendi.energy import EnergyOptions, Meter, MeterFailed, energy_of, find_meters
@@ -15,6 +14,7 @@ from bendi.energy.found import Absent
 from bendi.energy.plugs import find_plug
 from bendi.energy.windows import Track
 from bendi.errors import ConfigError
+from plug_server import Answer, Plug, dripping, one, shelly1, shelly2, tasmota
 
 SWITCH = "/rpc/Switch.GetStatus?id=0"
 STATUS_8 = "/cm?cmnd=Status%208"

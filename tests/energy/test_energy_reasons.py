@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plug_server import Plug
 from traces import (
     AVERAGE,
     BOTH,
@@ -51,6 +50,7 @@ from bendi.energy.fake import FakeGpu, FakeNvml, PowerOverTime
 from bendi.energy.found import Libraries
 from bendi.energy.windows import Track
 from bendi.results import Energy
+from plug_server import Plug
 
 SOURCE = Path(bendi.energy.__file__).parent
 TARIFF, CARD = Tariff("EUR", 0.3), Hardware(2000.0)

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from plug_server import Answer, Plug, shelly2
 from traces import COUNTER, POWER, WALL, Clock, times, track_of
 
 from bendi.energy import (
@@ -27,6 +26,7 @@ from bendi.energy.found import Absent
 from bendi.energy.plugs import find_plug
 from bendi.energy.sampler import _Reader
 from bendi.energy.windows import Track, looks_back_s
+from plug_server import Answer, Plug, shelly2
 
 FAST_COUNTER = replace(COUNTER, period_s=0.1, counter_refresh_s=0.02)
 FAST_POWER = replace(POWER, period_s=0.1, power_refresh_s=0.02)
