@@ -4,7 +4,7 @@
 
 Clients that stream and that do not, in all dialects, that leave in the middle, store answers and go on from them, hold
 conversations and delete them, ask for what is refused, and (more rarely, since each takes as long as a hundred others)
-have models loaded and unloaded, with the built-in model. Ten minutes are as many requests as a busy hour.
+have models loaded and unloaded, with the built-in model.
 
 Printed are answers by kind and status, and of the server's process resident memory, open files, threads, and the size
 of what it stores: at the start, after the first quarter of the requests, which is for warming up, and at the end; by
