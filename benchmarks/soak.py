@@ -7,14 +7,14 @@ conversations and delete them, ask for what is refused, and (more rarely, since 
 have models loaded and unloaded, with the built-in model.
 
 Printed are answers by kind and status, and of the server's process resident memory, open files, threads, and the size
-of what it stores: at the start, after the first quarter of the requests, which is for warming up, and at the end; by
-how much each grew from then on for a thousand requests, with its 95 % interval, and in the second half of that; and
-what it means:
+of what it stores: at the start, after warming up (a quarter of the requests, and 5,000 at least) and at the end; by how
+much each grew from then on for a thousand requests, with its 95 % interval, and in the second half of that; and what it
+means:
 
     steady         the interval ends below what would matter
     grows          it begins above what is tolerated, and so does that of the second half
     warming up     it begins above what is tolerated, but the second half may be steady: run it for longer
-    not known      the interval is too wide to say: run it for longer
+    not known      the interval is too wide to say, or there is none yet: run it for longer
 
 The rest is cut into blocks of as many requests; the interval is Student's, of the differences between the medians of
 one block and the next. That takes growth for a walk of independent steps, as a heap grows: one step alone proves
@@ -51,6 +51,8 @@ from bendi.store import Store
 from bendi.units import KIB, MIB
 
 _WARM_SHARE = 0.25
+_WARM_REQUESTS = 5000
+"""At least: what is kept of answers fills up with so many of them (`measured`)."""
 _BLOCKS = 12
 _CONFIDENCE = 0.95
 _SAMPLE_S = 1.0
@@ -256,9 +258,9 @@ class Growth:
 
 
 def warm(samples: Sequence[Sample]) -> list[Sample]:
-    """Those after the first quarter of the requests."""
-    from_requests = _WARM_SHARE * samples[-1].requests
-    return [one for one in samples if one.requests >= from_requests]
+    """Those after the warming up; the last one where all is that."""
+    from_requests = max(_WARM_SHARE * samples[-1].requests, _WARM_REQUESTS)
+    return [one for one in samples if one.requests >= from_requests] or [samples[-1]]
 
 
 def growth(samples: Sequence[Sample], of: Callable[[Sample], float], blocks: int) -> Growth | None:

@@ -291,9 +291,9 @@ class _Forward(logging.Handler):
 
 def receive_small_pieces() -> None:
     """asyncio takes 256 KiB from the allocator whenever something arrives, and gives back the end of it. Other things
-    come to lie in between, so that the heap is full of holes and grows: in a mix of all requests by 52 bytes for each,
-    for as long as it was watched; with 16 KiB by less than 11, and ever less. The size is an attribute of a class
-    without a public name: where it is not found, nothing is changed."""
+    come to lie in between, so that the heap is full of holes and grows: after 20,000 requests of all kinds, the next
+    three times as many added 1.7, 0.9 and 1.0 MiB; with 16 KiB 0.5, 0.3 and 0.2 MiB. The size is an attribute of a
+    class without a public name: where it is not found, nothing is changed."""
     transport: Any = getattr(selector_events, "_SelectorSocketTransport", None)
     if hasattr(transport, "max_size"):
         transport.max_size = _RECEIVED_BYTES
