@@ -45,33 +45,36 @@ def measured(
     return journal.results
 
 
-def together(repeat: Repeat) -> int:
-    """How many answers were being written at the same time, at most."""
+def check_together(repeat: Repeat, concurrency: int) -> None:
+    """Never more answers at the same time than asked for, and several where several were: a thread that the system lets
+    wait may miss the others, whose answers take a few hundredths of a second."""
     edges = sorted([(a.started_s, 1) for a in repeat.answers] + [(a.ended_s, -1) for a in repeat.answers])
     most = now = 0
     for _time_s, change in edges:
         now += change
         most = max(most, now)
-    return most
+    assert min(concurrency, 2) <= most <= concurrency
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_a_conversation_finds_its_turns_in_the_cache(concurrency: int, tmp_path: Path) -> None:
-    """Every turn holds all turns before it, and computes only what is new."""
-    results = measured(Workload("talk", 48, 8, turns=3, requests=2), tmp_path, concurrency=concurrency)
+    """Every turn holds all turns before it, and computes only what is new. There are as many conversations as the
+    engine holds: one more may take the place of another between two of its turns."""
+    requests = 2 if concurrency == 1 else 1
+    results = measured(Workload("talk", 48, 32, turns=3, requests=requests), tmp_path, concurrency=concurrency)
     assert len(results.repeats) == 2
     for repeat in results.repeats:
-        assert len(repeat.answers) == 3 * 2 * concurrency
-        assert together(repeat) == concurrency
+        assert len(repeat.answers) == 3 * requests * concurrency
+        check_together(repeat, concurrency)
         for place, answer in enumerate(repeat.answers):
-            assert answer.completion_tok == 8 and answer.cached_tok is not None
+            assert answer.completion_tok == 32 and answer.cached_tok is not None
             if place % 3:
                 before = repeat.answers[place - 1]
                 assert answer.started_s >= before.ended_s
                 assert answer.prompt_tok > before.prompt_tok + before.completion_tok
                 # But for the last tokens, which the next turn may read otherwise.
                 assert answer.cached_tok >= before.prompt_tok - 8
-                assert 24 < answer.computed_tok < 96
+                assert 24 < answer.computed_tok < 48 + 32 + 48
             else:
                 assert 24 < answer.prompt_tok < 96 and answer.cached_tok < 16
 
@@ -106,18 +109,19 @@ def test_prompts_do_not_depend_on_how_long_it_took_to_warm_up(tmp_path: Path) ->
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_a_deep_context_is_there_before_the_window(concurrency: int, tmp_path: Path) -> None:
     """In each of the conversations that the engine holds at once."""
-    results = measured(Workload("deep", 32, 8, depth_tok=512, requests=2), tmp_path, concurrency=concurrency)
+    results = measured(Workload("deep", 32, 64, depth_tok=512, requests=2), tmp_path, concurrency=concurrency)
     for repeat in results.repeats:
-        assert len(repeat.answers) == 2 * concurrency and together(repeat) == concurrency
+        assert len(repeat.answers) == 2 * concurrency
+        check_together(repeat, concurrency)
         assert {answer.prompt_tok for answer in repeat.answers} == {544}
         assert all((answer.cached_tok or 0) >= 512 for answer in repeat.answers)
 
 
 @pytest.mark.parametrize("cache", ["fresh", "warm"])
 def test_many_at_once_with_and_without_a_cache(cache: Cache, tmp_path: Path) -> None:
-    results = measured(Workload("q", 128, 8), tmp_path, concurrency=4, cache=cache)
+    results = measured(Workload("q", 128, 64), tmp_path, concurrency=4, cache=cache)
     for repeat in results.repeats:
-        assert together(repeat) == 4
+        check_together(repeat, 4)
         cached = [answer.cached_tok or 0 for answer in repeat.answers]
         assert max(cached) == 0 if cache == "fresh" else min(cached) > 100
 
