@@ -12,11 +12,11 @@ import pytest
 from bendi.bench.cells import cells_of
 from bendi.bench.journal import Journal
 from bendi.bench.opening import Garage
-from bendi.bench.repeats import Place
+from bendi.bench.repeats import Place, too_short_for
 from bendi.bench.studies import Run
 from bendi.bench.study import Care, EngineChoice, ModelChoice, Study
 from bendi.bench.subjects import Files, subjects_of
-from bendi.energy import MeterFacts, Sample, Sampler
+from bendi.energy import MeterFacts, Sample, Sampler, idle_need
 from bendi.energy import windows as windows_module
 from bendi.energy.fake import FakeMeter, PowerOverTime
 from bendi.results import Cache, Repeat, Results, StudyFacts, Workload
@@ -162,9 +162,10 @@ def test_idle_time_is_that_of_the_slowest_meter(tmp_path: Path) -> None:
     assert place(Care(), FAST).idle_s == 5.0
     assert place(Care(), declared).idle_s == 0.0
     assert Place(Care(), 1, tmp_path).idle_s == 0.0
-    short = place(Care(idle_s=5.0), FAST, plug)
-    assert short.idle_s == 5.0 and [need.meter for need in short.too_short()] == ["plug"]
-    assert not place(Care(idle_s=10.0), plug).too_short() and not place(Care(idle_s=0.0), plug).too_short()
+    short = Care(idle_s=5.0)
+    needs = [need for facts in (FAST, plug) if (need := idle_need(facts))]
+    assert place(short, FAST, plug).idle_s == 5.0 and [need.meter for need in too_short_for(short, needs)] == ["plug"]
+    assert not too_short_for(Care(idle_s=10.0), needs) and not too_short_for(Care(idle_s=0.0), needs)
 
 
 def test_an_idle_time_in_which_no_meter_tells_anything_is_not_waited_for_again(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def broken(client: httpx.Client, _number: int) -> int:
     return client.post(CHAT, content=b'{"model": ').status_code
 
 
+def left(client: httpx.Client, _number: int) -> int:
+    body = {"model": "endless", "messages": SAID, "stream": True}
+    with client.stream("POST", CHAT, json=body) as answer:
+        next(answer.iter_lines())
+        return answer.status_code
+
+
 def records() -> int:
     """How many requests are somewhere in memory."""
     return sum(isinstance(one, RequestRecord) for one in gc.get_objects())
@@ -96,6 +103,21 @@ def test_a_request_goes_with_its_end(talking: LiveServer, ask: Callable[[httpx.C
             assert ask(client, number) == status
         # A connection keeps the last one.
         assert soon(lambda: records() <= before + 1), records() - before
+
+
+def test_nothing_is_left_of_clients_that_went_away(talking: LiveServer) -> None:
+    with httpx.Client(base_url=talking.url, timeout=30, trust_env=False) as client:
+        left(client, 0)
+        gc.collect()
+        before = records()
+        for number in range(MANY):
+            left(client, number)
+
+    def gone() -> bool:
+        gc.collect()
+        return records() <= before + 1
+
+    assert soon(gone), records() - before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another event loop, whose buffer is kept")

@@ -1,16 +1,14 @@
 """Makes the quantizations that a study wants and nobody has, from its one file of high precision, with llama-quantize.
 
-They are kept below the cache folder under the digest of what they were made from, and are used again by later studies.
+They are kept below the cache folder under a fingerprint of what they were made from, for later studies, too.
 A file is there under its name only when it is whole: it is made in a folder of its own, looked at, synced and renamed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,14 +19,16 @@ from pathlib import Path
 
 from bendi.bench.subjects import Subject
 from bendi.engines import native_builds, sandbox
+from bendi.engines.child_program import run_lines
+from bendi.engines.kv_state import model_fingerprint
 from bendi.errors import EngineError, EngineUnsupported, ModelFileError, StoreError
-from bendi.formats import model_info, read_gguf_split
+from bendi.formats import GgufFile, model_info, read_gguf_split
 from bendi.formats.gguf import split_paths
 from bendi.hardware import detect_cpu
 from bendi.i18n import _
 from bendi.planner.subject import subjects_of
 from bendi.settings import Settings
-from bendi.store.disk import free_bytes, hash_file, make_folder, require_space, store_error, sync_folder
+from bendi.store.disk import free_bytes, make_folder, require_space, store_error, sync_folder
 from bendi.store.lock import locked
 from bendi.units import MIB
 
@@ -38,7 +38,6 @@ PROGRAM = "llama-quantize"
 _MAKING = ".making-"
 _RESERVE_BYTES = 256 * MIB
 _LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
-_SIGTERM = 15
 _KEPT_LINES = 20
 
 OnProgress = Callable[[float, float, str], None]
@@ -55,11 +54,12 @@ class Quantizer:
 
 @dataclass(frozen=True)
 class Order:
-    """A file that is wanted. `size_bytes`: about so large."""
+    """A file that is wanted. `size_bytes`: about so large. `from_q8`: its source has no more than 8 bits."""
 
     subject: Subject
     path: Path
     size_bytes: int
+    from_q8: bool
 
     @property
     def source(self) -> Path:
@@ -86,27 +86,20 @@ def find_quantizer(settings: Settings) -> Quantizer:
     )
 
 
-def to_be_made(subjects: Sequence[Subject]) -> list[tuple[Subject, int]]:
-    """Those that are made here, unless they are there already, with about how many bytes each has."""
+def orders_of(subjects: Sequence[Subject], settings: Settings) -> list[Order]:
+    """Those that are made here, unless they are there already. Reads the header of each source once, and samples of its
+    tensors: weights are not read whole before there is something to make. Raises StoreError, ModelFileError."""
+    sources: dict[Path, _Source] = {}
     found = []
     for subject in subjects:
-        if subject.source is not None and subject.path is None:
-            (planned,) = subjects_of(subject.model, read_gguf_split(subject.source), [subject.quantization])
-            found.append((subject, planned.file_bytes))
-    return found
-
-
-def orders_of(subjects: Sequence[Subject], settings: Settings) -> list[Order]:
-    """The same with their places. Reads each source once. Raises StoreError, ModelFileError."""
-    names: dict[Path, str] = {}
-    found = []
-    for subject, size_bytes in to_be_made(subjects):
-        source = subject.source
-        assert source is not None
-        if source not in names:
-            names[source] = f"{source.stem[:80]}-{_digest(source)}"
-        path = settings.cache_dir / FOLDER / names[source] / f"{subject.quantization}.gguf"
-        found.append(Order(subject, path, size_bytes))
+        if subject.source is None or subject.path is not None:
+            continue
+        if subject.source not in sources:
+            sources[subject.source] = _read(subject.source)
+        source = sources[subject.source]
+        (planned,) = subjects_of(subject.model, source.headers, [subject.quantization])
+        path = settings.cache_dir / FOLDER / source.name / f"{subject.quantization}.gguf"
+        found.append(Order(subject, path, planned.file_bytes, source.quantization == "Q8_0"))
     return found
 
 
@@ -126,7 +119,7 @@ def make_missing(
             missing = [order for order in missing if not order.is_there]
             _require_space(folder, sum(order.size_bytes for order in missing))
             for order in missing:
-                if _quantization(order.source) == "Q8_0":
+                if order.from_q8:
                     on_note(
                         _("{quantization} is made from Q8_0: a little worse than from 16 bits.").format(
                             quantization=order.subject.quantization
@@ -150,7 +143,7 @@ def _make(order: Order, quantizer: Quantizer, settings: Settings, on_progress: O
     try:
         partial_path = scratch / order.path.name
         partial_path.touch()  # it may write into what is there, and make nothing new
-        last = _run(_command(order, quantizer, settings, partial_path), order, quantizer, on_progress)
+        last = _run(order, quantizer, settings, partial_path, on_progress)
         if _quantization(partial_path) != order.subject.quantization:
             raise _failed(last, order)
         with partial_path.open("rb") as file:
@@ -164,39 +157,26 @@ def _make(order: Order, quantizer: Quantizer, settings: Settings, on_progress: O
 
 
 def _command(order: Order, quantizer: Quantizer, settings: Settings, target: Path) -> list[str]:
-    source = order.source
     threads = settings.threads or detect_cpu().usable_cores
     # A Q8_0 may be quantized again; nothing coarser comes so far.
-    allowed = ["--allow-requantize"] if _quantization(source) == "Q8_0" else []
-    return [str(quantizer.program), *allowed, str(source), str(target), order.subject.quantization, str(threads)]
+    allowed = ["--allow-requantize"] if order.from_q8 else []
+    names = [str(order.source), str(target), order.subject.quantization]
+    return [str(quantizer.program), *allowed, *names, str(threads)]
 
 
-def _run(command: Sequence[str], order: Order, quantizer: Quantizer, on_progress: OnProgress) -> list[str]:
+def _run(order: Order, quantizer: Quantizer, settings: Settings, target: Path, on_progress: OnProgress) -> list[str]:
     """Runs it to its end, and ends it when we end; returns its last lines. Raises EngineError."""
+    command = _command(order, quantizer, settings, target)
     last: deque[str] = deque(maxlen=_KEPT_LINES)
-    readable = tuple(map(str, split_paths(order.source)))
-    bounds = partial(_bound, os.getpid(), readable, str(Path(command[-3]).parent), quantizer)
     label = f"{order.subject.model} {order.subject.quantization}"
+
+    def keep(line: str) -> None:
+        last.append(line)
+        if found := _LINE.search(line):
+            on_progress(int(found[1]), int(found[2]), label)
+
     try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            preexec_fn=bounds if sandbox.LINUX else None,
-        ) as process:
-            assert process.stdout
-            try:
-                for raw in process.stdout:
-                    line = raw.decode("utf-8", "replace").rstrip()
-                    last.append(line)
-                    if found := _LINE.search(line):
-                        on_progress(int(found[1]), int(found[2]), label)
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
+        code = run_lines(command, keep, bounds=_bounds(order, quantizer, target.parent))
     except OSError as error:
         raise EngineError(
             _("{program} cannot be started: {error}").format(program=command[0], error=error),
@@ -207,12 +187,20 @@ def _run(command: Sequence[str], order: Order, quantizer: Quantizer, on_progress
     return list(last)
 
 
-def _bound(parent_pid: int, readable: Sequence[str], folder: str, quantizer: Quantizer) -> None:
-    """What a program may that reads a file from elsewhere: end with us; one of our own builds, which needs no other
-    file, reads the model and writes the new one."""
-    sandbox.die_with_parent(parent_pid, _SIGTERM)
-    if quantizer.own:
-        sandbox.confine(readable, [], allow_tcp=False, programs=[str(quantizer.program)], overwrite_dirs=[folder])
+def _bounds(order: Order, quantizer: Quantizer, folder: Path) -> Callable[[], object] | None:
+    """What a program may that reads a file from elsewhere. One of our own builds needs no other file: it reads the
+    model and writes the new one."""
+    if not quantizer.own:
+        return None
+    readable = [str(part) for part in split_paths(order.source)]
+    return partial(
+        sandbox.confine,
+        readable,
+        [],
+        allow_tcp=False,
+        programs=[str(quantizer.program)],
+        overwrite_dirs=[str(folder)],
+    )
 
 
 def _failed(last: Sequence[str], order: Order) -> EngineError | StoreError:
@@ -250,7 +238,19 @@ def _quantization(path: Path) -> str:
     return ""
 
 
-def _digest(source: Path) -> str:
-    """Of all parts of a model."""
-    whole = " ".join(hash_file(part) for part in split_paths(source))
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class _Source:
+    """`name`: of the folder of what is made from it."""
+
+    name: str
+    quantization: str
+    headers: Sequence[GgufFile]
+
+
+def _read(path: Path) -> _Source:
+    headers = read_gguf_split(path)
+    try:
+        digest = model_fingerprint(split_paths(path), headers)
+    except OSError as error:
+        raise store_error(error, path) from error
+    return _Source(f"{path.stem[:80]}-{digest[:16]}", (model_info(headers[0]).quantization or "").upper(), headers)

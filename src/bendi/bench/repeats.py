@@ -50,6 +50,16 @@ class EnergySource(Protocol):
         """Of each meter that measures."""
 
 
+def idle_for(care: Care, needs: Sequence[IdleNeed]) -> float:
+    """How long nothing runs before each engine, in seconds: as the study says, else as the slowest meter needs."""
+    return max((need.wanted_s for need in needs), default=0.0) if care.idle_s is None else care.idle_s
+
+
+def too_short_for(care: Care, needs: Sequence[IdleNeed]) -> list[IdleNeed]:
+    """Those that cannot tell the power of doing nothing in the time that the study gives them."""
+    return [need for need in needs if care.idle_s and care.idle_s < need.least_s]
+
+
 @dataclass
 class Place:
     """Where and how repeats are measured."""
@@ -65,19 +75,10 @@ class Place:
 
     @property
     def idle_s(self) -> float:
-        """How long nothing runs before each engine: as the study says, else as the slowest meter needs."""
+        """0 where there is nothing to learn from it."""
         if self.meters is None or self._hopeless:
             return 0.0
-        if self.care.idle_s is not None:
-            return self.care.idle_s
-        return max((need.wanted_s for need in self.meters.idle_needs()), default=0.0)
-
-    def too_short(self) -> list[IdleNeed]:
-        """The meters that cannot tell the power of doing nothing in the time that the study gives them."""
-        given_s = self.care.idle_s
-        if self.meters is None or not given_s:
-            return []
-        return [need for need in self.meters.idle_needs() if given_s < need.least_s]
+        return idle_for(self.care, self.meters.idle_needs())
 
     def idle(self) -> None:
         """Nothing runs for a while: what the meters show then is no work's. Told again before each engine."""

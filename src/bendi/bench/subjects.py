@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,9 @@ from bendi.i18n import _
 from bendi.planner.mixture import facts_of, needs_imatrix, quantized_types, shapes_of
 from bendi.planner.mixture_rules import ALIASES
 from bendi.store import Store
-from bendi.store.disk import make_folder, store_error
+from bendi.store.disk import hash_file, make_folder, store_error
 from bendi.store.known_models import known_models
 from bendi.units import format_size
-
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -190,13 +187,9 @@ class Files:
         return path
 
     def sha256(self, path: Path) -> str:
-        """Of a file, computed once."""
+        """Of a file, computed once. Raises StoreError."""
         if path not in self._hashes:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK_BYTES):
-                    digest.update(block)
-            self._hashes[path] = digest.hexdigest()
+            self._hashes[path] = hash_file(path)
         return self._hashes[path]
 
     def close(self) -> None:

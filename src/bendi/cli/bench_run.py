@@ -15,8 +15,8 @@ from bendi.bench.cells import cells_of
 from bendi.bench.journal import Journal
 from bendi.bench.opening import Garage
 from bendi.bench.prompts import collection
-from bendi.bench.quantizing import make_missing, to_be_made
-from bendi.bench.repeats import Place
+from bendi.bench.quantizing import make_missing, orders_of
+from bendi.bench.repeats import Place, idle_for, too_short_for
 from bendi.bench.studies import Run, alone
 from bendi.bench.study import Care, EngineChoice, ModelChoice, Study
 from bendi.bench.subjects import Files, Subject, subjects_of
@@ -85,7 +85,7 @@ def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
     expected = expectations(study, cells, by_file, settings)
     meters = _meters(study, options)
     if options.dry_run:
-        _show_plan(study, cells, expected, (subjects, meters), options)
+        _show_plan(study, cells, expected, (subjects, meters), options, settings)
         return 0
     with alone(settings, wait=options.wait, on_wait=_say_waiting):
         with ExitStack() as before:
@@ -97,7 +97,7 @@ def run_study(study: Study, options: StudyOptions, settings: Settings) -> int:
             before.pop_all()  # from here on the sampler closes them
         with Sampler(meters.meters, meters.absent) as sampler:
             place = Place(study.care, study.seed, study.folder, Pace(detect_cpu().usable_cores), sampler)
-            for need in place.too_short():
+            for need in too_short_for(study.care, sampler.idle_needs()):
                 output.say(_too_short(study.care, need))
             _measure(place, options, Job(study, journal, by_file, settings))
         _show(journal, options)
@@ -113,21 +113,21 @@ def _show_plan(
     expected: Mapping[str, Prediction],
     found: tuple[Sequence[Subject], Found],
     options: StudyOptions,
+    settings: Settings,
 ) -> None:
     """What would be measured, what would be made for it, and which meters would look on."""
     subjects, meters = found
     meters.close()
     needs = [need for meter in meters.meters if (need := idle_need(meter.facts))]
-    usual_s = max((need.wanted_s for need in needs), default=0.0)
-    idle_s = (usual_s if study.care.idle_s is None else study.care.idle_s) if needs else 0.0
+    idle_s = idle_for(study.care, needs) if needs else 0.0
     seconds = seconds_for(study, cells, expected, idle_s)
     print_cells(study, cells, predictions_of(study, cells, expected), seconds, as_json=options.as_json)
-    making = to_be_made(subjects)
+    making = [order for order in orders_of(subjects, settings) if not order.is_there]
     if making:
         output.say(
-            _("Made first, unless they are there already: {names}; {size} in all.").format(
-                names=", ".join(f"{each.model} {each.quantization}" for each, _size in making),
-                size=format_size(sum(size for _each, size in making)),
+            _("Made first: {names}; {size} in all.").format(
+                names=", ".join(f"{each.subject.model} {each.subject.quantization}" for each in making),
+                size=format_size(sum(each.size_bytes for each in making)),
             )
         )
     if needs:
@@ -136,9 +136,8 @@ def _show_plan(
                 names=", ".join(need.meter for need in needs), seconds=idle_s
             )
         )
-    for need in needs:
-        if study.care.idle_s and study.care.idle_s < need.least_s:
-            output.say(_too_short(study.care, need))
+    for need in too_short_for(study.care, needs):
+        output.say(_too_short(study.care, need))
 
 
 def _too_short(care: Care, need: IdleNeed) -> str:

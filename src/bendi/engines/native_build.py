@@ -10,7 +10,6 @@ import functools
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +20,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bendi.engines import native_builds, sandbox
+from bendi.engines import native_builds
+from bendi.engines.child_program import run_lines
 from bendi.engines.native_builds import Manifest, NativeBuild, Program, engines_folder
 from bendi.engines.native_compiler import Compiler, Defect, defects_of, find_compiler, write_remedies
 from bendi.engines.native_kernels import Kernel, cmake_text, digest, kernels_for
@@ -44,7 +44,6 @@ _RESERVE_BYTES = 256 * MIB
 _LINE = re.compile(r"\[(\d+)/(\d+)\] (.*)")
 _CONFIGURED, _SECONDS = ".configured", ".seconds"
 _KEPT_LINES = 60
-_SIGTERM = 15
 
 OnProgress = Callable[[float, float, str], None]
 """Done, of how many, and what is being done."""
@@ -201,31 +200,16 @@ def _run(command: Sequence[str], work: Path, on_line: Callable[[str], None]) -> 
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     # An ancestor of the cache may be somebody's git repository, which has nothing to do with this.
     environment = {**os.environ, "GIT_DIR": str(work / "no-repository"), "NINJA_STATUS": "[%f/%t] "}
-    ends_with_us = functools.partial(sandbox.die_with_parent, os.getpid(), _SIGTERM) if sandbox.LINUX else None
+
     try:
-        with (
-            log_path.open("ab") as log,
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                preexec_fn=ends_with_us,
-            ) as process,
-        ):
-            assert process.stdout
-            try:
-                for raw in process.stdout:
-                    log.write(raw)
-                    line = raw.decode("utf-8", "replace").rstrip()
-                    last.append(line)
-                    on_line(line)
-                code = process.wait()
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
+        with log_path.open("a", encoding="utf-8") as log:
+
+            def keep(line: str) -> None:
+                log.write(f"{line}\n")
+                last.append(line)
+                on_line(line)
+
+            code = run_lines(command, keep, environment=environment)
     except OSError as error:
         raise store_error(error, work) from error
     if code:

@@ -16,7 +16,7 @@ from pathlib import Path
 from bendi.hardware import Cpu
 
 FOLDER = Path(__file__).resolve().parent.parent / "assets" / "kernels"
-_WIDE = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"})
+_WIDE = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "avx2", "fma", "f16c"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ KERNELS = (
             "ggml_vec_dot_q8_0_q8_0",
             "ggml_vec_dot_q6_K_q8_K",
         ),
-        _WIDE | {"avx2", "fma", "f16c"},
+        _WIDE,
     ),
     Kernel(
         "prompts.cpp",
@@ -52,14 +52,14 @@ KERNELS = (
             "ggml_gemm_iq4_nl_8x8_q8_0",
             "ggml_gemm_mxfp4_8x8_q8_0",
         ),
-        _WIDE | {"avx2", "fma", "f16c"},
+        _WIDE,
     ),
     Kernel(
         "matrices.cpp",
         ("ggml_compute_forward_mul_mat_tiled", "ggml_compute_forward_mul_mat_id_tiled"),
-        _WIDE | {"avx2", "fma", "f16c"},
+        _WIDE,
     ),
-    Kernel("experts.cpp", ("ggml_cpu_extra_compute_forward",), _WIDE | {"avx2", "fma", "f16c"}),
+    Kernel("experts.cpp", ("ggml_cpu_extra_compute_forward",), _WIDE),
 )
 
 

@@ -22,6 +22,7 @@ extern "C" bool __wrap_ggml_cpu_extra_compute_forward(ggml_compute_params * para
 #include "sixteen_rows.h"
 
 #include <cstring>
+#include <type_traits>
 #include <typeinfo>
 
 namespace {
@@ -30,67 +31,48 @@ constexpr int64_t LEAST_TOKENS = 4;
 constexpr int64_t LEAST_ROWS = 64;  // that a thread takes at a time
 
 // Four vectors, interleaved by eight bytes as ggml_quantize_mat_q8_K_4x8 and ggml_quantize_mat_q8_0_4x8 would.
-void interleave(const block_q8_K * const (&from)[4], int64_t at, block_q8_Kx4 & out) {
+template <typename Block, typename Four> void interleave(const Block * const (&from)[4], int64_t at, Four & out) {
     for (int v = 0; v < 4; v++) {
-        const block_q8_K & block = from[v][at];
+        const Block & block = from[v][at];
         out.d[v] = block.d;
-        for (int eight = 0; eight < QK_K / 8; eight++) {
+        for (size_t eight = 0; eight < sizeof(block.qs) / 8; eight++) {
             memcpy(out.qs + 32 * eight + 8 * v, block.qs + 8 * eight, 8);
         }
-        for (int four = 0; four < 4; four++) {
-            memcpy(out.bsums + 16 * four + 4 * v, block.bsums + 4 * four, 4 * sizeof(int16_t));
+        if constexpr (std::is_same_v<Block, block_q8_K>) {
+            for (int four = 0; four < 4; four++) {
+                memcpy(out.bsums + 16 * four + 4 * v, block.bsums + 4 * four, 4 * sizeof(int16_t));
+            }
         }
     }
 }
 
-void interleave(const block_q8_0 * const (&from)[4], int64_t at, block_q8_0x4 & out) {
-    for (int v = 0; v < 4; v++) {
-        const block_q8_0 & block = from[v][at];
-        out.d[v] = block.d;
-        for (int eight = 0; eight < QK8_0 / 8; eight++) {
-            memcpy(out.qs + 32 * eight + 8 * v, block.qs + 8 * eight, 8);
-        }
-    }
-}
+using Gemv = void (*)(int, float *, size_t, const void *, const void *, int, int);
 
-// `LAYOUT`: the class of llama.cpp whose weights lie as the kernels expect them. `Plain`: blocks of one vector.
-struct Q4K {
-    using Kind = WithMinima;
-    using Plain = block_q8_K;
-    static constexpr int NUMBERS = QK_K;
-    static constexpr ggml_type VECTORS = GGML_TYPE_Q8_K;
+// `GEMV`: for one vector. `Plain`: blocks of one vector.
+template <typename KIND, typename PLAIN, ggml_type TYPE, int SIZE, Gemv GEMV> struct Product4 {
+    using Kind = KIND;
+    using Plain = PLAIN;
+    static constexpr ggml_type VECTORS = TYPE;
+    static constexpr int NUMBERS = SIZE;
+    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
+        GEMV(n, out, rows, matrix, vector, 1, rows);
+    }
+};
+
+template <typename Weights, Gemv GEMV> using Of32 = Product4<WithExcess<Weights>, block_q8_0, GGML_TYPE_Q8_0, QK8_0, GEMV>;
+
+// `LAYOUT`: the class of llama.cpp whose weights lie as the kernels expect them.
+struct Q4K : Product4<WithMinima, block_q8_K, GGML_TYPE_Q8_K, QK_K, ggml_gemv_q4_K_8x8_q8_K> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI10block_q4_KLl8ELl8EL9ggml_type15EEE";
-    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
-        ggml_gemv_q4_K_8x8_q8_K(n, out, rows, matrix, vector, 1, rows);
-    }
 };
-
-template <typename Weights> struct Excess {
-    using Kind = WithExcess<Weights>;
-    using Plain = block_q8_0;
-    static constexpr int NUMBERS = QK8_0;
-    static constexpr ggml_type VECTORS = GGML_TYPE_Q8_0;
-};
-
-struct Q40 : Excess<Linear> {
+struct Q40 : Of32<Linear, ggml_gemv_q4_0_8x8_q8_0> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI10block_q4_0Ll8ELl8EL9ggml_type8EEE";
-    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
-        ggml_gemv_q4_0_8x8_q8_0(n, out, rows, matrix, vector, 1, rows);
-    }
 };
-
-struct Iq4Nl : Excess<Nonlinear> {
+struct Iq4Nl : Of32<Nonlinear, ggml_gemv_iq4_nl_8x8_q8_0> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI12block_iq4_nlLl8ELl8EL9ggml_type8EEE";
-    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
-        ggml_gemv_iq4_nl_8x8_q8_0(n, out, rows, matrix, vector, 1, rows);
-    }
 };
-
-struct Mxfp4 : Excess<Float4> {
+struct Mxfp4 : Of32<Float4, ggml_gemv_mxfp4_8x8_q8_0> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI11block_mxfp4Ll8ELl8EL9ggml_type8EEE";
-    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
-        ggml_gemv_mxfp4_8x8_q8_0(n, out, rows, matrix, vector, 1, rows);
-    }
 };
 
 // Which of a token's experts, and the number of the token.
