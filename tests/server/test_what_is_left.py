@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import struct
 import sys
 import time
 from asyncio import selector_events
@@ -112,6 +113,31 @@ def test_nothing_is_left_of_clients_that_went_away(talking: LiveServer) -> None:
         before = records()
         for number in range(MANY):
             left(client, number)
+
+    def gone() -> bool:
+        gc.collect()
+        return records() <= before + 1
+
+    assert soon(gone), records() - before
+
+
+def reset(server: LiveServer) -> None:
+    """Asks, takes the answer, and ends the connection as a client that crashes does: with a reset."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        heard = b""
+        while b"\r\n\r\n" not in heard:
+            heard += client.recv(65536)
+        assert heard.startswith(b"HTTP/1.1 200")
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_nothing_is_left_of_connections_that_were_reset(talking: LiveServer) -> None:
+    reset(talking)
+    gc.collect()
+    before = records()
+    for _number in range(MANY):
+        reset(talking)
 
     def gone() -> bool:
         gc.collect()

@@ -24,6 +24,7 @@ from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from bendi.engines import scheduling
 from bendi.errors import ConfigError, DataError
@@ -104,7 +105,7 @@ def server_config(app: ASGIApp, place: Place, drain_s: float) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         log_config=None, access_log=False, server_header=False,
-        lifespan="off", ws="none", http="h11",
+        lifespan="off", ws="none", http=Connection,
         # Nobody may say in a header from where a request came.
         proxy_headers=False,
         h11_max_incomplete_event_size=_HEAD_BYTES,
@@ -122,6 +123,16 @@ def server_config(app: ASGIApp, place: Place, drain_s: float) -> uvicorn.Config:
             hint=_("Both must be PEM files, the key without a password and belonging to the certificate."),
         ) from error
     return config
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, which would be kept until its keep-alive time is over when its client reset it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
 
 class Server(uvicorn.Server):
