@@ -29,17 +29,24 @@ def by_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict
 
 
 def by_loop(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+    arrived: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
+    done = Cancellation()
+    cancel.on_cancel(done.cancel)
+
+    def take(events: list[dict[str, Any]]) -> None:
+        for event in events:
+            arrived.put_nowait(event)
+
     with asyncio.Runner() as runner:
-        batches = loop_transport.stream(address, "/completion", {}, cancel)
-
-        async def more() -> list[dict[str, Any]]:
-            return await anext(batches, [])
-
+        runner.run(loop_transport.ask(address, "/completion", {}, done, take, arrived.put_nowait))
         try:
-            while batch := runner.run(more()):
-                yield from batch
+            while (event := runner.run(arrived.get())) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
         finally:
-            runner.run(batches.aclose())
+            done.cancel()
+            runner.run(asyncio.sleep(0.01))
 
 
 both = pytest.mark.parametrize("stream", [by_thread, by_loop])

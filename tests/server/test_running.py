@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pool_engines import question
 
-from bendi.engines import LoadRequest
+from bendi.engines import LoadRequest, Taker
 from bendi.engines.fake import FakeEngine
 from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.messages import Cancellation, Chunk, GenerateRequest, PromptProgress, TokenLogprob, Usage
@@ -47,22 +47,36 @@ class InLoop:
 
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
+        self._flows = asyncio.Event()
+        self._flows.set()
 
-    async def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
+    async def begin(self, request: GenerateRequest, cancel: Cancellation, taker: Taker) -> InLoop:
+        cancel.on_cancel(self._flows.set)
+        self._task = asyncio.create_task(self._answer(request, cancel, taker), name="bendi answer")
+        return self
+
+    def pause(self) -> None:
+        self._flows.clear()
+
+    def resume(self) -> None:
+        self._flows.set()
+
+    async def _answer(self, request: GenerateRequest, cancel: Cancellation, taker: Taker) -> None:
         batch: list[Chunk] = []
+        problem = None
         try:
             for chunk in self._engine.generate(request, cancel):
                 batch.append(chunk)
                 if len(batch) == 2:
-                    yield batch
+                    taker.take(batch)
                     batch = []
                     await asyncio.sleep(0)
-        except BendiError:
-            if batch:
-                yield batch
-            raise
+                    await self._flows.wait()
+        except BendiError as error:
+            problem = error
         if batch:
-            yield batch
+            taker.take(batch)
+        taker.ended(problem)
 
 
 def in_loop(engine: FakeEngine, request: GenerateRequest, stall_s: float = 60.0) -> RunningInLoop:

@@ -92,7 +92,7 @@ def failed(error: ApiError) -> bytes:
 
 async def sent(frames: AsyncGenerator[bytes, None], until: int) -> list[bytes]:
     """The bodies that a client gets before it goes away, after `until` of them."""
-    response = await sse.event_stream(frames, failed)
+    response = sse.EventStream(frames, failed)
     bodies: list[bytes] = []
     gone = asyncio.Event()
 
@@ -121,7 +121,7 @@ def test_errors_before_the_first_frame_are_raised_and_later_ones_sent() -> None:
 
     with pytest.raises(EngineCrashed):
         asyncio.run(sent(at_once(), 1))
-    assert asyncio.run(sent(later(), 9)) == [b"one", b"error 503", b""]
+    assert asyncio.run(sent(later(), 9)) == [b"one", b"error 503"]
 
 
 def test_pings_while_there_is_nothing_to_say_and_the_source_closed_when_the_client_goes(
@@ -161,7 +161,7 @@ def test_frames_that_are_there_together_are_sent_together() -> None:
             await asyncio.sleep(1000)
             raise AssertionError
 
-        response = await sse.event_stream(frames(), lambda error: error.message.encode())
+        response = sse.EventStream(frames(), lambda error: error.message.encode())
         await response({"type": "http", "asgi": {"spec_version": "2.4"}}, receive, send)
         return sent
 

@@ -16,6 +16,7 @@ from bendi.engines.protocol import (
     Embeddings,
     Engine,
     EngineInfo,
+    Flow,
     HasTokens,
     LoadRequest,
     LoopAnswers,
@@ -23,6 +24,7 @@ from bendi.engines.protocol import (
     Reranker,
     StatefulEngine,
     StateInfo,
+    Taker,
     Tokenizer,
 )
 from bendi.engines.registry import open_engine, open_recorded_engine
@@ -33,6 +35,7 @@ __all__ = [
     "Embeddings",
     "Engine",
     "EngineInfo",
+    "Flow",
     "HasTokens",
     "LoadRequest",
     "LoopAnswers",
@@ -40,6 +43,7 @@ __all__ = [
     "Reranker",
     "StateInfo",
     "StatefulEngine",
+    "Taker",
     "Tokenizer",
     "open_engine",
     "open_recorded_engine",

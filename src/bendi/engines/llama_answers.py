@@ -1,22 +1,22 @@
 """What is asked of llama-server, and its answers: from requests to JSON, from events to chunks.
 
-The same in two ways: for threads (`generate`) and for an event loop (`batches`), which is then not woken by a thread
-for each token.
+The same in two ways: for threads (`generate`) and for an event loop (`begin`), which then needs no thread, and no task
+of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn
 
 from bendi.engines import loop_transport, transport
 from bendi.engines.answer_reader import AnswerReader
 from bendi.engines.projector import check_image
-from bendi.engines.protocol import Observer
+from bendi.engines.protocol import Flow, Observer, Taker
 from bendi.engines.transport import Address, WorkerGone, WorkerRefused
 from bendi.errors import BendiError, RequestRejected
 from bendi.i18n import _
@@ -24,6 +24,8 @@ from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timing
 
 FORBIDDEN_BIAS = -100.0
 """A token with this bias or less never comes."""
+_tasks: set[asyncio.Task[None]] = set()
+"""A loop forgets tasks that nobody holds."""
 
 
 @dataclass(frozen=True)
@@ -63,44 +65,80 @@ class Answers:
                 for event in transport.stream(self._address, asked.path, asked.body(), cancel):
                     yield from asked.read(event)
             except (WorkerGone, WorkerRefused) as error:
-                self._broken(asked, error, cancel)
-            last = asked.last(cancel)
-            if last is None:
-                raise self._death()
-            yield last
+                self.broken(asked, error, cancel)
+            yield self.last(asked, cancel)
         finally:
             if observer:
                 observer.end(ticket, asked.reader.last)
 
-    async def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
-        """As `AnswersInLoop.batches`."""
+    async def begin(self, request: GenerateRequest, cancel: Cancellation, taker: Taker) -> Flow:
+        """As `LoopAnswers.begin`."""
         asked = _Asked(request, self._able)
         # Images are large.
         body = await asyncio.to_thread(asked.body) if asked.has_images else asked.body()
-        observer = self._observer()
-        ticket = observer.begin() if observer else 0
-        try:
-            try:
-                async with aclosing(loop_transport.stream(self._address, asked.path, body, cancel)) as arriving:
-                    async for events in arriving:
-                        if chunks := [chunk for event in events for chunk in asked.read(event)]:
-                            yield chunks
-            except (WorkerGone, WorkerRefused) as error:
-                await asyncio.to_thread(self._broken, asked, error, cancel)
-            last = asked.last(cancel)
-            if last is None:
-                raise await asyncio.to_thread(self._death)
-            yield [last]
-        finally:
-            if observer:
-                # It writes to a file: who waits for the engine need not wait for that, too.
-                with suppress(RuntimeError):  # the loop is about to end, and takes no more work
-                    asyncio.get_running_loop().run_in_executor(None, observer.end, ticket, asked.reader.last)
+        passing = _Passing(self, asked, cancel, taker, self._observer())
+        return await loop_transport.ask(self._address, asked.path, body, cancel, passing.take, passing.ended)
 
-    def _broken(self, asked: _Asked, error: WorkerGone | WorkerRefused, cancel: Cancellation) -> None:
+    def broken(self, asked: _Asked, error: WorkerGone | WorkerRefused, cancel: Cancellation) -> None:
+        """Raises, in our words, why an answer broke off, unless it was cancelled."""
         if not cancel.cancelled:
             _check_decoded(asked.has_images, error)
             self._fail(error)
+
+    def last(self, asked: _Asked, cancel: Cancellation) -> Chunk:
+        """The chunk that ends an answer. Raises where it broke off without a reason."""
+        last = asked.last(cancel)
+        if last is None:
+            raise self._death()
+        return last
+
+
+class _Passing:
+    """One answer on its way through an event loop: from events to chunks, and to its end. What takes a moment to find
+    out, why it broke off, is found out in a thread."""
+
+    def __init__(
+        self, answers: Answers, asked: _Asked, cancel: Cancellation, taker: Taker, observer: Observer | None
+    ) -> None:
+        self._answers, self._asked, self._cancel, self._taker = answers, asked, cancel, taker
+        self._observer = observer
+        self._ticket = observer.begin() if observer else 0
+
+    def take(self, events: Sequence[Mapping[str, Any]]) -> None:
+        if chunks := [chunk for event in events for chunk in self._asked.read(event)]:
+            self._taker.take(chunks)
+
+    def ended(self, error: Exception | None) -> None:
+        last = self._asked.last(self._cancel) if error is None else None
+        if last is not None:
+            self._end(last)
+            return
+        task = asyncio.create_task(self._explain(error))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+    async def _explain(self, error: Exception | None) -> None:
+        try:
+            if isinstance(error, WorkerGone | WorkerRefused):
+                await asyncio.to_thread(self._answers.broken, self._asked, error, self._cancel)
+            last = await asyncio.to_thread(self._answers.last, self._asked, self._cancel)
+        except BaseException as problem:
+            self._observe()
+            self._taker.ended(problem)
+        else:
+            self._end(last)
+
+    def _end(self, last: Chunk) -> None:
+        self._observe()
+        self._taker.take([last])
+        self._taker.ended(None)
+
+    def _observe(self) -> None:
+        if self._observer:
+            # It writes to a file: who waits for the engine need not wait for that, too.
+            with suppress(RuntimeError):  # the loop is about to end, and takes no more work
+                loop = asyncio.get_running_loop()
+                loop.run_in_executor(None, self._observer.end, self._ticket, self._asked.reader.last)
 
 
 class _Asked:

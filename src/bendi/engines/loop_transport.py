@@ -8,71 +8,48 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from bendi.engines.protocol import Flow
 from bendi.engines.transport import Address, EventReader, WorkerGone, WorkerRefused, refusal
 from bendi.messages import Cancellation
 
-_BLOCK_BYTES = 64 * 1024
 _MOST_CHUNK_BYTES = 64 * 1024 * 1024
+_MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
 
 
-async def stream(
-    address: Address, path: str, body: object, cancel: Cancellation
-) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """The events of a streaming request, those together that arrived together.
+async def ask(
+    address: Address,
+    path: str,
+    body: object,
+    cancel: Cancellation,
+    take: Callable[[list[dict[str, Any]]], None],
+    ended: Callable[[Exception | None], None],
+) -> Flow:
+    """Sends a streaming request. `take` then gets its events, those together that arrived together, and at last `ended`
+    is called, with WorkerRefused (also for an error in the middle of a stream) or WorkerGone where something was wrong.
 
-    Closing the iterator, or `cancel`, closes the connection, which makes the worker stop computing; after a
-    cancellation the iterator simply ends. Raises WorkerRefused (also for an error in the middle of a stream) or
-    WorkerGone, after the events before it.
+    `cancel` closes the connection, which makes the worker stop computing; nothing more is taken then.
     """
     loop = asyncio.get_running_loop()
-    writer: asyncio.StreamWriter | None = None
+    arriving = _Arriving(_request(address, path, body), cancel, take, ended)
     try:
-        reader, writer = await _connected(address)
-        transport = writer.transport
+        if address.socket_path:
+            await loop.create_unix_connection(lambda: arriving, address.socket_path)
+        else:
+            await loop.create_connection(lambda: arriving, "127.0.0.1", address.port)
+    except OSError as error:
+        arriving.end(error)
 
-        def end() -> None:
-            with suppress(RuntimeError):  # the loop is closed, and its connections are with it
-                loop.call_soon_threadsafe(transport.abort)
+    def end() -> None:
+        with suppress(RuntimeError):  # the loop is closed, and its connections are with it
+            loop.call_soon_threadsafe(arriving.end)
 
-        cancel.on_cancel(end)
-        writer.write(_request(address, path, body))
-        response = await _Response.read(reader)
-        if response.status >= 400:
-            raise refusal(response.status, await response.whole())
-        events = EventReader()
-        async for block in response.blocks():
-            found: list[dict[str, Any]] = []
-            try:
-                found.extend(events.feed(block))
-            except WorkerRefused:
-                if found and not cancel.cancelled:
-                    yield found
-                raise
-            # What has arrived already is not wanted any more.
-            if cancel.cancelled:
-                return
-            if found:
-                yield found
-            if events.ended:
-                return
-        raise EOFError("a stream without its end")
-    except (OSError, EOFError, ValueError, asyncio.LimitOverrunError) as error:
-        if not cancel.cancelled:
-            raise WorkerGone(str(error)) from error
-    finally:
-        if writer is not None:
-            writer.transport.abort()
-
-
-async def _connected(address: Address) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if address.socket_path:
-        return await asyncio.open_unix_connection(address.socket_path)
-    return await asyncio.open_connection("127.0.0.1", address.port)
+    cancel.on_cancel(end)
+    return arriving
 
 
 def _request(address: Address, path: str, body: object) -> bytes:
@@ -82,52 +59,120 @@ def _request(address: Address, path: str, body: object) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + content
 
 
-class _Response:
-    """The answer to one request. `status`: of HTTP."""
+class _Arriving(asyncio.Protocol):
+    """The answer to one request, taken apart as it arrives."""
 
-    def __init__(self, reader: asyncio.StreamReader, head: bytes) -> None:
-        self._reader = reader
-        first, *lines = head.decode("latin-1").split("\r\n")
-        self.status = int(first.split(" ")[1])
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        self._chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        length = headers.get("content-length")
-        self._left_bytes = None if self._chunked or length is None else int(length)
+    def __init__(
+        self,
+        request: bytes,
+        cancel: Cancellation,
+        take: Callable[[list[dict[str, Any]]], None],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        self._request, self._cancel = request, cancel
+        self._give, self._tell_end = take, ended
+        self._transport: asyncio.Transport | None = None
+        self._head = b""
+        self._body: _Body | None = None
+        self._events = EventReader()
+        self._ended = False
 
-    @classmethod
-    async def read(cls, reader: asyncio.StreamReader) -> _Response:
-        head = await reader.readuntil(b"\r\n\r\n")
+    def pause(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def end(self, error: Exception | None = None) -> None:
+        """Closes the connection, and says so once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._transport is not None:
+            self._transport.abort()
+        if error is not None and not isinstance(error, WorkerRefused):
+            error = WorkerGone(str(error))
+        self._tell_end(None if self._cancel.cancelled else error)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended or self._cancel.cancelled:
+            return
+        found: list[dict[str, Any]] = []
+        problem: Exception | None = None
         try:
-            return cls(reader, head)
+            self._read(data, found)
+        except (WorkerRefused, ValueError, EOFError) as error:
+            problem = error
+        if found:
+            self._give(found)
+        if problem is not None or self._events.ended:
+            self.end(problem)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        body = self._body
+        if body is not None and body.status >= 400 and body.until_close:
+            self.end(refusal(body.status, body.refusal))
+        else:
+            self.end(exc or EOFError("the connection broke"))
+
+    def _read(self, data: bytes, found: list[dict[str, Any]]) -> None:
+        if self._body is None:
+            self._head += data
+            head, complete, data = self._head.partition(b"\r\n\r\n")
+            if not complete:
+                if len(self._head) > _MOST_HEAD_BYTES:
+                    raise ValueError("a head without an end")
+                return
+            self._body = _Body(head)
+        body = self._body
+        data = body.feed(data)
+        if body.status >= 400:
+            body.refusal += data
+            if body.ended or len(body.refusal) > _MOST_REFUSAL_BYTES:
+                raise refusal(body.status, body.refusal)
+            return
+        for event in self._events.feed(data):
+            found.append(event)
+        if body.ended and not self._events.ended:
+            raise EOFError("a stream without its end")
+
+
+class _Body:
+    """The body of an answer with this head. `status`: of HTTP. `until_close`: it ends with the connection. `refusal`: as
+    much of it as an error may have to say. Raises ValueError for what is not HTTP."""
+
+    def __init__(self, head: bytes) -> None:
+        first, *lines = head.decode("latin-1").split("\r\n")
+        try:
+            self.status = int(first.split(" ")[1])
         except IndexError as error:
             raise ValueError("not HTTP") from error
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self._chunks = _Chunks() if chunked else None
+        length = headers.get("content-length")
+        self._left_bytes = None if chunked or length is None else int(length)
+        self.until_close = not chunked and length is None
+        self.refusal = b""
 
-    async def blocks(self) -> AsyncIterator[bytes]:
-        """Its body, as it arrives. Raises EOFError where it ends too early."""
-        chunks = _Chunks()
-        while self._left_bytes is None or self._left_bytes > 0:
-            data = await self._reader.read(_BLOCK_BYTES)
-            if not data:
-                if self._chunked or self._left_bytes is not None:
-                    raise EOFError("the connection broke")
-                return
-            if self._chunked:
-                data = chunks.feed(data)
-            elif self._left_bytes is not None:
-                self._left_bytes -= len(data)
-            if data:
-                yield data
-            if chunks.ended:
-                return
+    @property
+    def ended(self) -> bool:
+        return self._chunks.ended if self._chunks else self._left_bytes is not None and self._left_bytes <= 0
 
-    async def whole(self) -> bytes:
-        """Its body, or as much of it as an error may have to say."""
-        found = b""
-        async for block in self.blocks():
-            found += block
-            if len(found) > _MOST_REFUSAL_BYTES:
-                break
-        return found
+    def feed(self, data: bytes) -> bytes:
+        """What there is of the body in `data`, which has arrived."""
+        if self._chunks:
+            return self._chunks.feed(data)
+        if self._left_bytes is not None:
+            self._left_bytes -= len(data)
+        return data
 
 
 class _Chunks:
@@ -155,6 +200,6 @@ class _Chunks:
             self.ended = size == 0
             at = begin + size + 2
         self._rest = self._rest[at:]
-        if len(self._rest) > _MOST_CHUNK_BYTES + _BLOCK_BYTES:
+        if len(self._rest) > _MOST_CHUNK_BYTES + _MOST_HEAD_BYTES:
             raise ValueError("a chunk without an end")
         return b"".join(found)

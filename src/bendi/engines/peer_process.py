@@ -6,24 +6,22 @@ the switches that keep their libraries from the network.
 
 from __future__ import annotations
 
-import collections
 import os
 import re
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from bendi.engines.process import worker_command
+from bendi.engines.program_log import ProgramLog
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
 from bendi.i18n import _
 
 _LOG_LINES = 5000
-_MOST_LINE_BYTES = 4000
 _END_S = 10.0
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
 _MEANT_FOR_OTHERS = ("BENDI_", "LLAMA_ARG_", "LLAMA_LOG_", "OLLAMA_")
@@ -49,7 +47,6 @@ class PeerProcess:
         speaks: bool = False,
     ) -> None:
         self._engine = engine
-        self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         self.started_s = time.monotonic()
         words = [str(word) for word in command]
         if os.name == "posix":
@@ -69,8 +66,9 @@ class PeerProcess:
                 hint=_("Check the path of the program."),
             ) from error
         self.stdin, self.stdout = self._process.stdin, self._process.stdout
-        self._reader = threading.Thread(target=self._read_log, daemon=True)
-        self._reader.start()
+        source = self._process.stderr or self._process.stdout
+        assert source
+        self._log = ProgramLog(source, _LOG_LINES)
 
     @property
     def pid(self) -> int:
@@ -83,9 +81,7 @@ class PeerProcess:
     @property
     def log(self) -> list[str]:
         """The last lines that it wrote."""
-        while True:
-            with suppress(RuntimeError):  # a line came meanwhile
-                return list(self._log)
+        return self._log.lines()
 
     def wait_until(self, ready: Callable[[], bool], timeout_s: float) -> float:
         """Asks `ready` every 50 ms; returns the seconds since the start once it is. Raises an EngineError that says
@@ -111,7 +107,7 @@ class PeerProcess:
         """The error that explains why it ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        self._reader.join(1)
+        self._log.join(1)
         code = self._process.poll()
         words = self._last_words()
         if code == _MISSING:
@@ -149,7 +145,7 @@ class PeerProcess:
                 self._process.wait()
             if os.name == "posix":
                 self._signal(signal.SIGKILL)
-        self._reader.join(1)
+        self._log.join(1)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe:
                 with suppress(OSError, ValueError):
@@ -162,13 +158,6 @@ class PeerProcess:
             return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-
-    def _read_log(self) -> None:
-        source = self._process.stderr or self._process.stdout
-        assert source
-        with suppress(ValueError, OSError):
-            while line := source.readline(_MOST_LINE_BYTES):
-                self._log.append(line.decode("utf-8", "replace").rstrip())
 
     def _last_words(self) -> str:
         return next((line[-300:] for line in reversed(self.log) if line.strip()), "")

@@ -24,6 +24,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from bendi.engines.program_log import ProgramLog
 from bendi.engines.transport import Address
 from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, LoadRefused, OutOfMemory
@@ -54,7 +55,6 @@ class WorkerProcess:
         self.state_folder = _state_folder(state_dirs[0]) if state_dirs else None
         self._folder = _private_folder()
         key = secrets.token_urlsafe(32)
-        self._log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
         # llama-server takes a host for a Unix socket when it ends in `.sock`.
         socket_path = str(self._folder / "w.sock") if self._folder else ""
         self._config = replace(
@@ -85,13 +85,10 @@ class WorkerProcess:
         self.told: dict[str, Any] = {}
         self._answers: collections.deque[dict[str, Any]] = collections.deque()
         self._answered = threading.Event()
-        self._readers = [
-            threading.Thread(target=self._read_stdout, daemon=True),
-            threading.Thread(target=self._read_log, daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
-        assert self._process.stdin
+        self._reader = threading.Thread(target=self._read_stdout, daemon=True)
+        self._reader.start()
+        assert self._process.stdin and self._process.stderr
+        self._log = ProgramLog(self._process.stderr, _LOG_LINES)
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(asdict(self._config)).encode() + b"\n")
             self._process.stdin.flush()
@@ -117,14 +114,11 @@ class WorkerProcess:
     @property
     def log(self) -> str:
         """The last lines of the worker's own log."""
-        return "\n".join(self._log)
+        return "\n".join(self._log.lines())
 
     def log_until(self, words: str, timeout_s: float = 0.25) -> list[str]:
         """The lines of the log so far, once one has `words`; what there is when that takes too long."""
-        deadline_s = time.monotonic() + timeout_s
-        while words not in self.log and time.monotonic() < deadline_s:
-            time.sleep(0.001)
-        return self.log.splitlines()
+        return self._log.until(words, timeout_s)
 
     def wait_ready(self, timeout_s: float, on_wait: Callable[[], None] | None = None) -> dict[str, Any]:
         """Waits for the model to be loaded; returns the worker's `ready` message. `on_wait` is called every 50 ms.
@@ -157,11 +151,11 @@ class WorkerProcess:
         """The error that explains why the worker ended."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(2)
-        for reader in self._readers:
-            reader.join(1)
+        self._reader.join(1)
+        self._log.join(1)
         code = self._process.poll()
         # What the engine tells of a model file may be any words; only its complaints say why it ended.
-        lines = list(self._log)
+        lines = self._log.lines()
         complaints = "\n".join(line for line in lines if not _TOLD.match(line)).lower()
         last = next((line for line in reversed(lines) if _FAILED.match(line)), "") or said
         if code == -signal.SIGKILL or any(sign in f"{said.lower()}\n{complaints}" for sign in _OUT_OF_MEMORY_SIGNS):
@@ -210,8 +204,8 @@ class WorkerProcess:
             # It holds nothing that could be lost, so there is nothing to wait for.
             self._process.kill()
         self._process.wait()
-        for reader in self._readers:
-            reader.join(1)
+        self._reader.join(1)
+        self._log.join(1)
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe:
                 pipe.close()
@@ -233,12 +227,6 @@ class WorkerProcess:
                     else:
                         self.answer(message)
         self._answered.set()
-
-    def _read_log(self) -> None:
-        assert self._process.stderr
-        with suppress(ValueError, OSError):
-            for line in self._process.stderr:
-                self._log.append(line.decode("utf-8", "replace").rstrip())
 
 
 def _read_text(path: str) -> str:

@@ -7,7 +7,7 @@ engine accepts concurrent calls and may queue them). Abilities beyond it are pro
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -103,12 +103,30 @@ class Engine(Protocol):
         """Frees the model. Closing twice is harmless; a running answer ends with EngineCrashed."""
 
 
+class Taker(Protocol):
+    """Who gets an answer piece by piece, in the event loop."""
+
+    def take(self, chunks: Sequence[Chunk]) -> None:
+        """The next chunks, those together that arrived together."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Called once, after the last chunk, or with what `Engine.generate` would have raised."""
+
+
+class Flow(Protocol):
+    """Makes what arrives wait, and go on."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
 class LoopAnswers(Protocol):
     """Answers for an event loop."""
 
-    def batches(self, request: GenerateRequest, cancel: Cancellation) -> AsyncGenerator[list[Chunk], None]:
-        """The chunks of `Engine.generate`, those together that arrived together. Raises as it does. `cancel` may be
-        used from any thread."""
+    async def begin(self, request: GenerateRequest, cancel: Cancellation, taker: Taker) -> Flow:
+        """Asks for the chunks of `Engine.generate`; `taker` gets them. Raises RequestRejected for what the model cannot
+        do, and `taker` then hears nothing. `cancel` may be used from any thread."""
 
 
 @runtime_checkable

@@ -23,7 +23,7 @@ from bendi.server.api_errors import ApiError, error_body
 from bendi.server.counting import prompt_tok
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.generation import Ask, Note, answer
-from bendi.server.sse import event_stream, frame
+from bendi.server.sse import EventStream, frame
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 BlockKind = Literal["text", "thinking", "tool_use"]
@@ -58,7 +58,7 @@ async def _messages(call: Call) -> Response:
     ask = ask_of(body)
     if body.stream:
         ping = frame({"type": "ping"}, "ping")
-        return await event_stream(_events(call, ask), _failed, ping)
+        return EventStream(_events(call, ask), _failed, ping)
     (whole,) = await whole_answers(call, [ask])
     content: list[dict[str, Any]] = []
     if whole.reasoning:

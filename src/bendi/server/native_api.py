@@ -56,7 +56,7 @@ from bendi.server.api_errors import ApiError, error_body
 from bendi.server.endpoint import Call, Endpoint
 from bendi.server.ollama_models import delete_model
 from bendi.server.pulls import PULL_ERRORS, PullNews, pull_name
-from bendi.server.sse import event_stream, frame
+from bendi.server.sse import EventStream, frame
 from bendi.store import LocalModel, Store
 from bendi.store.catalogue import DEMO, packaged_names
 from bendi.store.export import catalogue_records, model_record
@@ -265,7 +265,7 @@ async def _remove(call: Call) -> Response:
 async def _pull(call: Call) -> Response:
     body: PullWish = call.body
     name = pull_name(body.model)
-    return await event_stream(_pull_events(call, name), lambda error: frame(error_body(error, "bendi"), "error"))
+    return EventStream(_pull_events(call, name), lambda error: frame(error_body(error, "bendi"), "error"))
 
 
 async def _pull_events(call: Call, name: str) -> AsyncGenerator[bytes, None]:

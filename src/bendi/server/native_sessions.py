@@ -65,7 +65,7 @@ from bendi.server.bridge import yielded
 from bendi.server.context_policy import refused
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
 from bendi.server.pool import Lease, Wish
-from bendi.server.sse import event_stream, frame
+from bendi.server.sse import EventStream, frame
 
 _MOST_LISTED = 1000
 Said = tuple[str, dict[str, Any]]
@@ -220,7 +220,7 @@ async def _ask(call: Call) -> Response:
     if body.retry == bool(body.text.strip()):
         raise ApiError(400, _("Send a text, or retry, and not both."), code="invalid_request", param="text")
     session = await _owned(call)
-    return await event_stream(_talk(call, session), lambda error: frame(error_body(error, "bendi"), "error"))
+    return EventStream(_talk(call, session), lambda error: frame(error_body(error, "bendi"), "error"))
 
 
 async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:

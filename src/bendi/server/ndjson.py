@@ -6,10 +6,8 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from starlette.responses import StreamingResponse
-
 from bendi.server.api_errors import ApiError, error_body
-from bendi.server.sse import event_stream
+from bendi.server.sse import EventStream
 
 MEDIA_TYPE = "application/x-ndjson"
 
@@ -19,10 +17,10 @@ def line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
-async def line_stream(lines: AsyncGenerator[bytes, None]) -> StreamingResponse:
+def line_stream(lines: AsyncGenerator[bytes, None]) -> EventStream:
     """The response that sends `lines`. Raises what they raise before the first one; a later error is the last line.
     When the client goes away, `lines` are closed."""
-    return await event_stream(lines, _failed, b"", MEDIA_TYPE)
+    return EventStream(lines, _failed, b"", MEDIA_TYPE)
 
 
 def _failed(error: ApiError) -> bytes:

@@ -130,7 +130,7 @@ async def _respond(call: Call, body: OllamaRequest, ask: Ask, shape: _Shape) -> 
         # Without the word "thinking" in it, clients do not know that they may ask again without.
         raise ApiError(400, _("{model} does not support thinking").format(model=body.model), param="think")
     if body.stream is not False:
-        return await line_stream(_lines(call, ask, shape))
+        return line_stream(_lines(call, ask, shape))
     collected, last = _Collected(), dict[str, Any]()
     async with aclosing(_pieces(call, ask)) as pieces:
         async for piece in pieces:

@@ -204,7 +204,7 @@ async def _pull(call: Call) -> Response:
     body: OllamaPullRequest = call.body
     name = _pulled_name(call.services.store, body.wanted)
     if body.stream is not False:
-        return await line_stream(_pull_lines(call, name))
+        return line_stream(_pull_lines(call, name))
     async with aclosing(call.services.pulls.watch(call.services.store, name)) as news:
         async for _item in news:
             pass

@@ -45,14 +45,14 @@ from bendi.server.openai_types import (
     TextPart,
 )
 from bendi.server.pool import Wish
-from bendi.server.sse import DONE, event_stream, frame
+from bendi.server.sse import DONE, EventStream, frame
 
 
 async def _chat(call: Call) -> Response:
     body: ChatBody = call.body
     asks = asks_of(body)
     if body.stream:
-        return await event_stream(_frames(call, body, asks), failed_frame)
+        return EventStream(_frames(call, body, asks), failed_frame)
     wholes = await whole_answers(call, asks)
     with_logprobs = bool(body.logprobs)
     return JSONResponse(

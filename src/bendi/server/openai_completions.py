@@ -29,7 +29,7 @@ from bendi.server.openai_fields import (
 )
 from bendi.server.openai_types import CompletionAnswer, CompletionBody
 from bendi.server.pool import Wish
-from bendi.server.sse import DONE, event_stream, frame
+from bendi.server.sse import DONE, EventStream, frame
 
 _MAX_TOKENS = 16
 """OpenAI's default for this endpoint."""
@@ -41,7 +41,7 @@ async def _complete(call: Call) -> Response:
     _check(body)
     asks = [ask for prompt in prompts_of(body) for ask in repeated(_ask(body, prompt), body.n or 1)]
     if body.stream:
-        return await event_stream(_frames(call, body, asks), failed_frame)
+        return EventStream(_frames(call, body, asks), failed_frame)
     wholes = await whole_answers(call, asks)
     choices = [_choice(body, ask, index, whole) for index, (ask, whole) in enumerate(zip(asks, wholes, strict=True))]
     return JSONResponse(

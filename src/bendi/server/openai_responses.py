@@ -22,7 +22,7 @@ from bendi.server.openai_response_events import Event, ResponseWriter
 from bendi.server.openai_response_items import ask_of, input_items, wants_logprobs
 from bendi.server.openai_response_types import Deleted, ItemList, ItemsQuery, ResponseAnswer, ResponseBody
 from bendi.server.openai_types import InputTokens
-from bendi.server.sse import event_stream, frame
+from bendi.server.sse import EventStream, frame
 from bendi.server.stored_answers import StoredAnswer
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ async def _create(call: Call) -> Response:
         def failed(error: ApiError) -> bytes:
             return _frame(writer.failed(error))
 
-        return await event_stream(_frames(events), failed)
+        return EventStream(_frames(events), failed)
     async with aclosing(events):
         async for _event in events:
             pass

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
@@ -27,31 +27,13 @@ PING = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 _HEADERS = {"x-accel-buffering": "no"}
 _QUEUED = 32
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def frame(data: Mapping[str, Any], event: str = "") -> bytes:
     """One event. Half characters, which UTF-8 cannot express, become question marks."""
     head = f"event: {event}\n" if event else ""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"{head}data: {text}\n\n".encode("utf-8", "replace")
-
-
-async def event_stream(
-    frames: AsyncGenerator[bytes, None],
-    failed: Callable[[ApiError], bytes],
-    ping: bytes = PING,
-    media_type: str = "text/event-stream",
-) -> StreamingResponse:
-    """The response that sends `frames`, and `ping` where none comes for PING_S. When the client goes away, `frames` is
-    closed.
-
-    Raises what `frames` raises before its first frame, if that happens within PING_S. `failed` makes the frame of a
-    later error, which is then the last one. Streams of other types than events take no pings: `ping` is then empty.
-    """
-    batches = _gathered([frames], PING_S, 1)
-    nothing: list[tuple[int, bytes]] = []
-    first = await anext(batches, nothing)
-    return _EventStream(_body(first, batches, failed, ping), media_type)
+    return f"{head}data: {_encode(data)}\n\n".encode("utf-8", "replace")
 
 
 async def merged(
@@ -62,16 +44,6 @@ async def merged(
     `at_once`: how many sources run at the same time. The first error ends all. Each source runs in one task from
     beginning to end. Closing this closes the sources.
     """
-    async with aclosing(_gathered(sources, None, at_once)) as batches:
-        async for batch in batches:
-            for entry in batch:
-                yield entry
-
-
-async def _gathered(
-    sources: Sequence[AsyncGenerator[T, None]], idle_s: float | None, at_once: int
-) -> AsyncGenerator[list[tuple[int, T]], None]:
-    """As `merged`, what has come meanwhile together; empty whenever nothing came for `idle_s`."""
     queue: asyncio.Queue[tuple[int, T] | Exception | None] = asyncio.Queue(_QUEUED)
     gate = asyncio.Semaphore(at_once)
 
@@ -88,27 +60,13 @@ async def _gathered(
     running = len(tasks)
     try:
         while running:
-            batch: list[tuple[int, T]] = []
-            try:
-                async with asyncio.timeout(idle_s if queue.empty() else None):
-                    entry = await queue.get()
-            except TimeoutError:
-                yield batch
-                continue
-            while True:
-                if isinstance(entry, Exception):
-                    if batch:
-                        yield batch
-                    raise entry
-                if entry is None:
-                    running -= 1
-                else:
-                    batch.append(entry)
-                if queue.empty():
-                    break
-                entry = queue.get_nowait()
-            if batch:
-                yield batch
+            entry = await queue.get()
+            if isinstance(entry, Exception):
+                raise entry
+            if entry is None:
+                running -= 1
+            else:
+                yield entry
     finally:
         for task in tasks:
             task.cancel()
@@ -118,36 +76,152 @@ async def _gathered(
             queue.get_nowait()
 
 
-class _EventStream(StreamingResponse):
-    """Closes its source however the sending ended: Starlette leaves that to the garbage collector."""
+class EventStream(StreamingResponse):
+    """The response that sends `frames`, and `ping` where none comes for PING_S. When the client goes away, `frames` is
+    closed.
 
-    def __init__(self, body: AsyncGenerator[bytes, None], media_type: str) -> None:
-        super().__init__(body, media_type=media_type, headers=_HEADERS)
-        self._source = body
+    Sending it raises what `frames` raises before its first frame, if that happens within PING_S. `failed` makes the
+    frame of a later error, which is then the last one. Streams of other types than events take no pings: `ping` is then
+    empty.
+    """
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        failed: Callable[[ApiError], bytes],
+        ping: bytes = PING,
+        media_type: str = "text/event-stream",
+    ) -> None:
+        super().__init__(frames, media_type=media_type, headers=_HEADERS)
+        self._frames, self._failed, self._ping = frames, failed, ping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._source):
-            await super().__call__(scope, receive, send)
+        await _Delivery(self._frames, self._failed, self._ping, self.raw_headers, send).run(receive)
 
 
-async def _body(
-    first: list[tuple[int, bytes]],
-    batches: AsyncGenerator[list[tuple[int, bytes]], None],
-    failed: Callable[[ApiError], bytes],
-    ping: bytes,
-) -> AsyncGenerator[bytes, None]:
-    """Frames that are there together are sent together: each sending costs more than making its frame."""
-    async with aclosing(batches):
+class _Delivery:
+    """One stream on its way. A token costs one wake-up of one task: where all cores compute, each more costs the engine
+    time."""
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes, None],
+        failed: Callable[[ApiError], bytes],
+        ping: bytes,
+        headers: list[tuple[bytes, bytes]],
+        send: Send,
+    ) -> None:
+        self._frames, self._failed, self._ping, self._headers = frames, failed, ping, headers
+        self._send_message = send
+        self._collected: list[bytes] = []
+        self._begun = self._gone = False
+        self._sending = asyncio.Lock()
+        self._sent_s = asyncio.get_running_loop().time()
+
+    async def run(self, receive: Receive) -> None:
+        """Returns when all is sent, or the client has gone away."""
+        main = asyncio.current_task()
+        assert main
+        cancelled_before = main.cancelling()
+        beside = asyncio.create_task(self._beside(receive, main))
         try:
-            yield b"".join(frame for _source, frame in first) or ping
-            async for batch in batches:
-                yield b"".join(frame for _source, frame in batch) or ping
+            async with aclosing(self._frames):
+                await self._deliver()
+        except asyncio.CancelledError:
+            if not self._gone or main.uncancel() > cancelled_before:
+                raise
+        finally:
+            beside.cancel()
+
+    async def _deliver(self) -> None:
+        try:
+            while True:
+                # Frames that are there together are sent together: each sending costs more than making its frame.
+                self._collected.append(await _Stepwise(anext(self._frames), self._flush))
+        except StopAsyncIteration:
+            pass
         except ClientDisconnect as gone:
             let_go(gone)
             return
-        except (ApiError, BendiError) as error:
+        except Exception as error:
+            await self._flush()
+            if not self._begun:
+                raise
+            known = isinstance(error, ApiError | BendiError)
+            self._collected.append(self._failed(_told(error)))
+            if not known:
+                await self._flush()
+                raise
             let_go(error)
-            yield failed(error if isinstance(error, ApiError) else as_api_error(error))
-        except Exception:
-            yield failed(ApiError(500, _("Something went wrong in bendi; its log has the details."), code="internal"))
-            raise
+        await self._send(more=False)
+
+    async def _beside(self, receive: Receive, main: asyncio.Task[Any]) -> None:
+        """Pings while nothing comes, and stops everything when the client goes away."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            try:
+                async with asyncio.timeout_at(self._sent_s + PING_S):
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                break
+            except TimeoutError:
+                if clock() - self._sent_s >= PING_S:
+                    await self._say_ping()
+        self._gone = True
+        main.cancel()
+
+    async def _say_ping(self) -> None:
+        self._sent_s = asyncio.get_running_loop().time()
+        # A client that does not read what it has been sent needs no more of it.
+        if not self._sending.locked():
+            self._collected.append(self._ping)
+            await self._send(more=True)
+
+    async def _flush(self) -> None:
+        if self._collected:
+            await self._send(more=True)
+
+    async def _send(self, *, more: bool) -> None:
+        async with self._sending:
+            data = b"".join(self._collected)
+            self._collected.clear()
+            if not self._begun:
+                self._begun = True
+                await self._send_message({"type": "http.response.start", "status": 200, "headers": self._headers})
+            await self._send_message({"type": "http.response.body", "body": data, "more_body": more})
+            self._sent_s = asyncio.get_running_loop().time()
+
+
+class _Stepwise(Generic[T]):
+    """Awaits `step`; where that has to wait, `before_waiting` is done first."""
+
+    def __init__(self, step: Awaitable[T], before_waiting: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._step, self._before_waiting = step, before_waiting
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        inner = self._step.__await__()
+        try:
+            waits_for = next(inner)
+            try:
+                yield from self._before_waiting().__await__()
+            except BaseException as error:
+                waits_for = inner.throw(error)
+            # As `yield from`, but for its first value.
+            while True:
+                try:
+                    woken_with = yield waits_for
+                except BaseException as error:
+                    waits_for = inner.throw(error)
+                else:
+                    waits_for = inner.send(woken_with)
+        except StopIteration as ended:
+            found: T = ended.value
+            return found
+
+
+def _told(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BendiError):
+        return as_api_error(error)
+    return ApiError(500, _("Something went wrong in bendi; its log has the details."), code="internal")
