@@ -225,6 +225,31 @@ def test_who_leaves_closes_the_connection(stream: Stream) -> None:
         thread.join()
 
 
+def test_what_arrives_waits_while_it_is_told_to() -> None:
+    said = [event("x" * 60_000) for _number in range(200)]
+    heard: list[dict[str, Any]] = []
+    ended: list[Exception | None] = []
+
+    async def main(address: transport.Address) -> None:
+        flow = await loop_transport.ask(address, "/completion", {}, Cancellation(), heard.extend, ended.append)
+        while not heard:
+            await asyncio.sleep(0.001)
+        flow.pause()
+        await asyncio.sleep(0.1)
+        before = len(heard)
+        await asyncio.sleep(0.1)
+        assert len(heard) == before < 200
+        assert not ended
+        flow.resume()
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with one_answer([HEAD, *said, b"data: [DONE]\n\n"]) as address:
+        asyncio.run(main(address))
+    assert len(heard) == 200
+    assert ended == [None]
+
+
 @both
 def test_nobody_listens(stream: Stream, tmp_path: str) -> None:
     with pytest.raises(transport.WorkerGone):

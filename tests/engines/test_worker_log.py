@@ -1,12 +1,16 @@
-"""What a worker's log says of a model file must not be taken for why the worker ended."""
+"""Lines of a log come whole; what a worker's log says of a model file is not taken for why the worker ended."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from bendi.engines.process import WorkerProcess
+from bendi.engines.program_log import ProgramLog
 from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import EngineCrashed, EngineError, OutOfMemory
 
@@ -43,3 +47,46 @@ def test_the_log_so_far() -> None:
         assert worker.log_until("three", 0.01) == ["one", "two"]
     finally:
         worker.close()
+
+
+@contextmanager
+def saying(code: str) -> Iterator[ProgramLog]:
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert program.stdout
+    log = ProgramLog(program.stdout, 5)
+    try:
+        yield log
+    finally:
+        program.communicate()
+        log.join(20)
+
+
+def test_lines_come_whole_however_they_are_written() -> None:
+    pieces = "for piece in ['a', 'b\\n', 'c', '', 'd\\ne\\n', 'end']: print(piece, end='', flush=True); time.sleep(0.01)"
+    with saying(f"import time\n{pieces}") as log:
+        log.join(20)
+        assert log.lines() == ["ab", "cd", "e", "end"]
+
+
+def test_the_last_lines_are_kept_and_long_ones_cut() -> None:
+    with saying("for n in range(9000): print(n)\nprint('x' * 9000)") as log:
+        log.join(20)
+        assert [len(line) for line in log.lines()] == [4, 4, 4000, 4000, 1000]
+        assert log.lines()[:2] == ["8998", "8999"]
+
+
+def test_what_is_asked_for_need_not_wait_for_the_rest_between_readings() -> None:
+    code = "import sys\nfor line in sys.stdin: print('heard', line, end='', flush=True)"
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert program.stdin and program.stdout
+    log = ProgramLog(program.stdout, 50)
+    for number in range(20):
+        program.stdin.write(f"{number}\n".encode())
+        program.stdin.flush()
+        assert log.until(f"heard {number}", 20)[-1] == f"heard {number}"
+    assert log.until("never", 0.01)[0] == "heard 0"
+    program.stdin.close()
+    program.wait(20)
+    log.join(20)
+    assert len(log.until("never", 20)) == 20  # who has ended says nothing more
+    program.stdout.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -166,3 +167,100 @@ def test_frames_that_are_there_together_are_sent_together() -> None:
         return sent
 
     assert asyncio.run(bodies()) == [b"role first ", b"second done", b"late"]
+
+
+@dataclass
+class Client:
+    """What it has been sent. It goes away when `leave` is set."""
+
+    leave: asyncio.Event
+    messages: list[MutableMapping[str, Any]] = field(default_factory=list)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        await self.leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        self.messages.append(message)
+
+
+async def silent(closed: list[str]) -> AsyncGenerator[bytes, None]:
+    try:
+        await asyncio.sleep(1000)
+        yield b"never"
+    finally:
+        closed.append("silent")
+
+
+def test_who_leaves_before_the_first_frame_is_sent_nothing() -> None:
+    async def main() -> None:
+        client = Client(asyncio.Event())
+        asyncio.get_running_loop().call_later(0.01, client.leave.set)
+        await sse.EventStream(silent(closed), failed)({"type": "http"}, client.receive, client.send)
+        assert client.messages == []
+        task = asyncio.current_task()
+        assert task and not task.cancelling()
+
+    closed: list[str] = []
+    asyncio.run(main())
+    assert closed == ["silent"]
+
+
+def test_a_task_that_is_cancelled_ends_cancelled() -> None:
+    async def main() -> None:
+        client = Client(asyncio.Event())
+        sending = sse.EventStream(silent(closed), failed)({"type": "http"}, client.receive, client.send)
+        task = asyncio.ensure_future(sending)
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    closed: list[str] = []
+    asyncio.run(main())
+    assert closed == ["silent"]
+
+
+def test_a_defect_is_told_and_the_answer_left_without_an_end() -> None:
+    async def broken() -> AsyncGenerator[bytes, None]:
+        yield b"one "
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    async def main() -> Client:
+        client = Client(asyncio.Event())
+        with pytest.raises(ZeroDivisionError):
+            await sse.EventStream(broken(), failed)({"type": "http"}, client.receive, client.send)
+        return client
+
+    bodies = [message for message in asyncio.run(main()).messages if message["type"] == "http.response.body"]
+    assert [body["body"] for body in bodies] == [b"one ", b"error 500"]
+    assert all(body["more_body"] for body in bodies)
+
+
+def test_sending_is_awaited_before_more_is_made() -> None:
+    """A client that reads slowly slows what is made for it."""
+    made: list[int] = []
+
+    async def numbered() -> AsyncGenerator[bytes, None]:
+        for number in range(100):
+            await asyncio.sleep(0)
+            made.append(number)
+            yield b"%d " % number
+
+    async def main() -> None:
+        client, opened = Client(asyncio.Event()), asyncio.Event()
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            await opened.wait()
+            await client.send(message)
+
+        task = asyncio.ensure_future(sse.EventStream(numbered(), failed)({"type": "http"}, client.receive, send))
+        await asyncio.sleep(0.05)
+        assert len(made) < 3
+        opened.set()
+        await task
+        sent = b"".join(message.get("body", b"") for message in client.messages)
+        assert sent == b"".join(b"%d " % number for number in range(100))
+
+    asyncio.run(main())

@@ -82,18 +82,19 @@ struct Float4 : Looked<FloatTable> {  // MXFP4: numbers are twice their value, s
 // Scales and minima of eight rows of Q4_K for each of eight sub-blocks of 32 numbers: 6 bits each, in 12 bytes, as
 // make_block_q4_Kx8 in repack.cpp packs them.
 struct Unpacked {
-    uint8_t scales[8][8], minima[8][8];
+    alignas(64) uint8_t scales[8][8], minima[8][8];
 
     explicit Unpacked(const uint8_t * packed) {
-        for (int sub = 0; sub < 8; sub++) {
-            uint32_t words[3];
-            memcpy(words, packed + 12 * sub, sizeof(words));
-            const uint32_t scale[2] = {words[0] & 0x3f3f3f3f, (words[2] & 0x0f0f0f0f) | ((words[0] >> 2) & 0x30303030)};
-            const uint32_t minimum[2] = {words[1] & 0x3f3f3f3f,
-                                         ((words[2] >> 4) & 0x0f0f0f0f) | ((words[1] >> 2) & 0x30303030)};
-            memcpy(scales[sub], scale, sizeof(scale));
-            memcpy(minima[sub], minimum, sizeof(minimum));
-        }
+        const __m512i front = _mm512_loadu_si512(packed);
+        const __m512i back = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *) (packed + 64)));
+        // Each of the three words of each sub-block, for rows 0 to 3 and once more for rows 4 to 7.
+        const __m512i place = _mm512_set_epi32(21, 21, 18, 18, 15, 15, 12, 12, 9, 9, 6, 6, 3, 3, 0, 0);
+        const __m512i one = _mm512_set1_epi32(1), next = _mm512_add_epi32(place, one);
+        const __m512i word0 = _mm512_permutex2var_epi32(front, place, back);
+        const __m512i word1 = _mm512_permutex2var_epi32(front, next, back);
+        const __m512i word2 = _mm512_permutex2var_epi32(front, _mm512_add_epi32(next, one), back);
+        _mm512_store_si512(scales, six_bits(word0, word2));
+        _mm512_store_si512(minima, six_bits(word1, _mm512_srli_epi32(word2, 4)));
     }
 
     // Of one sub-block, in the lower 16 bits of both lanes of each row.
@@ -104,9 +105,16 @@ struct Unpacked {
 
     // Of two neighbouring sub-blocks, side by side for each row.
     __m256i pairs(int sub) const {
-        const __m128i one = _mm_loadl_epi64((const __m128i *) minima[sub]);
-        const __m128i next = _mm_loadl_epi64((const __m128i *) minima[sub + 1]);
-        return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(one, next));
+        const __m128i both = _mm_loadu_si128((const __m128i *) minima[sub]);
+        return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(both, _mm_srli_si128(both, 8)));
+    }
+
+  private:
+    // Rows 0 to 3 are six bits of `whole`; the others have four of `rest` and two that `whole` has over.
+    static __m512i six_bits(__m512i whole, __m512i rest) {
+        const __m512i two = _mm512_and_si512(_mm512_srli_epi32(whole, 2), _mm512_set1_epi32(0x30303030));
+        const __m512i joined = _mm512_or_si512(_mm512_and_si512(rest, _mm512_set1_epi32(0x0f0f0f0f)), two);
+        return _mm512_mask_blend_epi32(0xaaaa, _mm512_and_si512(whole, _mm512_set1_epi32(0x3f3f3f3f)), joined);
     }
 };
 

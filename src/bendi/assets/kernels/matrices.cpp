@@ -70,7 +70,7 @@ inline void dots(const typename Kind::Block * const (&x)[R], const Pair * y, int
         UNROLLED
         for (int r = 0; r < R; r++) {
             const typename Kind::Block * two = x[r] + 2 * i;
-            _mm_prefetch((const char *) two + AHEAD, _MM_HINT_T0);
+            _mm_prefetch((const char *) two + AHEAD, _MM_HINT_NTA);
             const __m512i products = _mm512_dpbusd_epi32(begin, Kind::raised(two), ys);
             sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(two_scales(two), scales), sum[r]);
         }

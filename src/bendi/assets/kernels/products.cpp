@@ -4,7 +4,8 @@
 // Where eight rows lie interleaved by eight bytes, one 512-bit register holds eight bytes of each: multiplied with the
 // same eight numbers of the vector, no byte has to be moved. Quantized weights are used as numbers without a sign, as
 // VNNI wants them; what that adds to a sum depends on the vector only and is taken off again. Memory is asked for
-// early, since the hardware's own prefetching stops at the end of each page.
+// early, since the hardware's own prefetching stops at the end of each page, and as what is needed once (NTA): weights that
+// pass need not drive everything else out of the caches.
 //
 // The linker sends calls of the originals here (--wrap); `__real_...` are the originals.
 
@@ -14,6 +15,7 @@
 #include "ggml-impl.h"
 #include "repack.h"
 
+#include <cstddef>
 #include <cstring>
 
 #define GEMV_PARAMETERS int n, float * s, size_t bs, const void * vx, const void * vy, int nr, int nc
@@ -37,6 +39,7 @@ DECLARE_DOT(ggml_vec_dot_q6_K_q8_K)
     defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
 
 #include "eight_rows.h"
+#include "loops.h"
 
 namespace {
 
@@ -44,7 +47,7 @@ constexpr int AHEAD = 4096;  // bytes that are asked for in advance
 
 inline void ask_for(const void * address, int bytes) {
     for (int at = 0; at < bytes; at += 64) {
-        _mm_prefetch((const char *) address + AHEAD + at, _MM_HINT_T0);
+        _mm_prefetch((const char *) address + AHEAD + at, _MM_HINT_NTA);
     }
 }
 
@@ -86,29 +89,36 @@ void gemv_q4_K(int n, float * s, const void * vx, const void * vy, int nc) {
         __m512 sum = _mm512_setzero_ps();
         __m256 minima_sum = _mm256_setzero_ps();
         for (int b = 0; b < blocks; b++, matrix++) {
+            ask_for(matrix, (int) offsetof(block_q4_Kx8, qs));
             const Unpacked unpacked(matrix->scales);
             const block_q8_K & y = vector[b];
-            __m512i whole = _mm512_setzero_si512();
+            // Of 32 numbers each.
+            alignas(16) int16_t sums[8];
+            const __m256i halves_of_sums = _mm256_loadu_si256((const __m256i *) y.bsums);
+            _mm_store_si128((__m128i *) sums, _mm256_cvtepi32_epi16(_mm256_madd_epi16(halves_of_sums, _mm256_set1_epi16(1))));
+            __m512i whole = _mm512_setzero_si512(), other = _mm512_setzero_si512();
             __m256i minima = _mm256_setzero_si256();
+            UNROLLED
             for (int pair = 0; pair < 4; pair++) {
                 const uint8_t * packed = matrix->qs + 256 * pair;
                 const int8_t * numbers = y.qs + 64 * pair;
                 ask_for(packed, 256);
                 __m512i low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
+                UNROLLED
                 for (int part = 0; part < 4; part++) {
                     const __m512i bytes = _mm512_loadu_si512(packed + 64 * part);
                     low = _mm512_dpbusd_epi32(low, _mm512_and_si512(bytes, nibble), spread(numbers + 8 * part));
                     high = _mm512_dpbusd_epi32(high, _mm512_and_si512(_mm512_srli_epi16(bytes, 4), nibble),
                                                spread(numbers + 32 + 8 * part));
                 }
-                // Sixteen products of 15 and 127 at most: they fit into the lower 16 bits.
-                whole = _mm512_add_epi32(whole, _mm512_madd_epi16(low, unpacked.lanes(2 * pair)));
-                whole = _mm512_add_epi32(whole, _mm512_madd_epi16(high, unpacked.lanes(2 * pair + 1)));
-                const uint32_t one = (uint16_t) (int16_t) (y.bsums[4 * pair] + y.bsums[4 * pair + 1]);
-                const uint32_t next = (uint16_t) (int16_t) (y.bsums[4 * pair + 2] + y.bsums[4 * pair + 3]);
-                const __m256i sums = _mm256_set1_epi32((int32_t) (one | next << 16));
-                minima = _mm256_add_epi32(minima, _mm256_madd_epi16(unpacked.pairs(2 * pair), sums));
+                // Sixteen products of 15 and 127 at most: they fit into the lower 16 bits, and scales have no upper ones.
+                whole = _mm512_dpwssd_epi32(whole, low, unpacked.lanes(2 * pair));
+                other = _mm512_dpwssd_epi32(other, high, unpacked.lanes(2 * pair + 1));
+                int32_t two;
+                memcpy(&two, sums + 2 * pair, sizeof(two));
+                minima = _mm256_dpwssd_epi32(minima, unpacked.pairs(2 * pair), _mm256_set1_epi32(two));
             }
+            whole = _mm512_add_epi32(whole, other);
             const __m256 scale = _mm256_set1_ps(y.d);
             sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), twice(_mm256_mul_ps(halves(matrix->d), scale)), sum);
             minima_sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(minima), _mm256_mul_ps(halves(matrix->dmin), scale), minima_sum);
