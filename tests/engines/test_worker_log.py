@@ -62,7 +62,9 @@ def saying(code: str) -> Iterator[ProgramLog]:
 
 
 def test_lines_come_whole_however_they_are_written() -> None:
-    pieces = "for piece in ['a', 'b\\n', 'c', '', 'd\\ne\\n', 'end']: print(piece, end='', flush=True); time.sleep(0.01)"
+    pieces = (
+        "for piece in ['a', 'b\\n', 'c', '', 'd\\ne\\n', 'end']: print(piece, end='', flush=True); time.sleep(0.01)"
+    )
     with saying(f"import time\n{pieces}") as log:
         log.join(20)
         assert log.lines() == ["ab", "cd", "e", "end"]

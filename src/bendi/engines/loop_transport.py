@@ -145,8 +145,8 @@ class _Arriving(asyncio.Protocol):
 
 
 class _Body:
-    """The body of an answer with this head. `status`: of HTTP. `until_close`: it ends with the connection. `refusal`: as
-    much of it as an error may have to say. Raises ValueError for what is not HTTP."""
+    """The body of an answer with this head. `status`: of HTTP. `until_close`: it ends with the connection. `refusal`:
+    what has come of it when the answer is an error. Raises ValueError for what is not HTTP."""
 
     def __init__(self, head: bytes) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")

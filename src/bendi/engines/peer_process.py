@@ -6,6 +6,7 @@ the switches that keep their libraries from the network.
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import signal

@@ -64,6 +64,8 @@ class ProgramLog:
         self._keep([rest] if rest else [])
 
     def _keep(self, lines: list[bytes]) -> None:
-        pieces = [line[at : at + _MOST_LINE_BYTES] for line in lines for at in range(0, len(line) or 1, _MOST_LINE_BYTES)]
+        pieces = [
+            line[at : at + _MOST_LINE_BYTES] for line in lines for at in range(0, len(line) or 1, _MOST_LINE_BYTES)
+        ]
         with self._lock:
             self._lines.extend(piece.decode("utf-8", "replace").rstrip() for piece in pieces)

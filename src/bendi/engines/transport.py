@@ -18,7 +18,7 @@ from bendi.messages import Cancellation
 
 _BLOCK_BYTES = 64 * 1024
 _decode = json.JSONDecoder().decode
-"""As `json.loads`, which asks first what it got: this is done for each token, on a processor that is wanted elsewhere."""
+"""As `json.loads`, without its questions: this is done for each token, on a processor that is wanted elsewhere."""
 
 
 @dataclass(frozen=True)
