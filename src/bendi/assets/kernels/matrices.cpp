@@ -33,7 +33,7 @@ extern "C" bool __wrap_ggml_compute_forward_mul_mat_id_tiled(EXPERT_PARAMETERS);
 namespace {
 
 constexpr int64_t FEW_VECTORS = 3;
-constexpr int AHEAD = 6144;  // bytes that are asked for in advance
+constexpr int AHEAD = 4096;  // bytes that are asked for in advance
 constexpr int64_t LEAST_ROWS = 16;  // that a thread takes at a time, with few vectors
 
 // Two blocks of a vector: their numbers, where sums begin, and their scales for eight lanes each.

@@ -43,7 +43,7 @@ DECLARE_DOT(ggml_vec_dot_q6_K_q8_K)
 
 namespace {
 
-constexpr int AHEAD = 6144;  // bytes that are asked for in advance
+constexpr int AHEAD = 4096;  // bytes that are asked for in advance
 
 inline void ask_for(const void * address, int bytes) {
     for (int at = 0; at < bytes; at += 64) {
