@@ -210,10 +210,18 @@ KINDS: Sequence[tuple[str, Callable[[Client], Done], int]] = (
 _WEIGHTS = [weight for _name, _act, weight in KINDS]
 
 
+def size_bytes(path: Path) -> int:
+    """0 for a journal that was there a moment ago."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def sample(process: subprocess.Popen[bytes], state_dir: Path, requests: int) -> Sample:
     status = Path(f"/proc/{process.pid}/status").read_text()
     threads = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("Threads:"))
-    stored_bytes = sum(path.stat().st_size for path in state_dir.glob("*.sqlite3*"))
+    stored_bytes = sum(map(size_bytes, state_dir.glob("*.sqlite3*")))
     files = len(os.listdir(f"/proc/{process.pid}/fd"))
     return Sample(requests, resident_mib(process) * MIB / KIB, files, threads, stored_bytes / KIB)
 
