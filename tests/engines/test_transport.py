@@ -225,6 +225,22 @@ def test_who_leaves_closes_the_connection(stream: Stream) -> None:
         thread.join()
 
 
+def test_a_defect_of_who_takes_is_no_fault_of_the_worker() -> None:
+    ended: list[Exception | None] = []
+
+    async def main(address: transport.Address) -> None:
+        def take(_events: list[dict[str, Any]]) -> None:
+            raise ZeroDivisionError
+
+        await loop_transport.ask(address, "/completion", {}, Cancellation(), take, ended.append)
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with one_answer([HEAD, event("a"), event("b")]) as address:
+        asyncio.run(main(address))
+    assert [type(error) for error in ended] == [ZeroDivisionError]
+
+
 def test_what_arrives_waits_while_it_is_told_to() -> None:
     said = [event("x" * 60_000) for _number in range(200)]
     heard: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,13 +72,28 @@ def test_lines_come_whole_however_they_are_written() -> None:
 
 
 def test_the_last_lines_are_kept_and_long_ones_cut() -> None:
-    with saying("for n in range(9000): print(n)\nprint('x' * 9000)") as log:
+    words = "for n in range(9000): print(n)\nfor n in range(9): print('x' * 1000, end='', flush=True); time.sleep(0.01)"
+    with saying(f"import time\n{words}") as log:
         log.join(20)
         assert [len(line) for line in log.lines()] == [4, 4, 4000, 4000, 1000]
         assert log.lines()[:2] == ["8998", "8999"]
 
 
-def test_what_is_asked_for_need_not_wait_for_the_rest_between_readings() -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be asked there whether they hold something")
+def test_who_asks_gets_all_that_has_been_said() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as source:
+        log = ProgramLog(source, 500)
+        for number in range(100):
+            os.write(writing, f"{number}\nhalf of ".encode())
+            assert len(log.lines()) == number + 1
+        os.close(writing)
+        log.join(20)
+        assert log.lines()[-2:] == ["half of 99", "half of"]
+        assert len(log.until("never", 20)) == 101  # who has ended says nothing more
+
+
+def test_what_is_waited_for_comes() -> None:
     code = "import sys\nfor line in sys.stdin: print('heard', line, end='', flush=True)"
     program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
     assert program.stdin and program.stdout
@@ -90,5 +106,4 @@ def test_what_is_asked_for_need_not_wait_for_the_rest_between_readings() -> None
     program.stdin.close()
     program.wait(20)
     log.join(20)
-    assert len(log.until("never", 20)) == 20  # who has ended says nothing more
     program.stdout.close()

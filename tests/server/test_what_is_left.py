@@ -72,6 +72,12 @@ def records() -> int:
     return sum(isinstance(one, RequestRecord) for one in gc.get_objects())
 
 
+def collected() -> int:
+    """As `records`, without what the collector would find."""
+    gc.collect()
+    return records()
+
+
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     gc.collect()
@@ -109,16 +115,11 @@ def test_a_request_goes_with_its_end(talking: LiveServer, ask: Callable[[httpx.C
 def test_nothing_is_left_of_clients_that_went_away(talking: LiveServer) -> None:
     with httpx.Client(base_url=talking.url, timeout=30, trust_env=False) as client:
         left(client, 0)
-        gc.collect()
-        before = records()
+        before = collected()
         for number in range(MANY):
             left(client, number)
 
-    def gone() -> bool:
-        gc.collect()
-        return records() <= before + 1
-
-    assert soon(gone), records() - before
+    assert soon(lambda: collected() <= before + 1), records() - before
 
 
 def reset(server: LiveServer) -> None:
@@ -134,16 +135,11 @@ def reset(server: LiveServer) -> None:
 
 def test_nothing_is_left_of_connections_that_were_reset(talking: LiveServer) -> None:
     reset(talking)
-    gc.collect()
-    before = records()
+    before = collected()
     for _number in range(MANY):
         reset(talking)
 
-    def gone() -> bool:
-        gc.collect()
-        return records() <= before + 1
-
-    assert soon(gone), records() - before
+    assert soon(lambda: collected() <= before + 1), records() - before
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another event loop, whose buffer is kept")

@@ -121,6 +121,8 @@ class _Passing:
         try:
             if isinstance(error, WorkerGone | WorkerRefused):
                 await asyncio.to_thread(self._answers.broken, self._asked, error, self._cancel)
+            elif error is not None:
+                raise error
             last = await asyncio.to_thread(self._answers.last, self._asked, self._cancel)
         except BaseException as problem:
             self._observe()

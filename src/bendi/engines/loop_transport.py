@@ -30,7 +30,8 @@ async def ask(
     ended: Callable[[Exception | None], None],
 ) -> Flow:
     """Sends a streaming request. `take` then gets its events, those together that arrived together, and at last `ended`
-    is called, with WorkerRefused (also for an error in the middle of a stream) or WorkerGone where something was wrong.
+    is called, with WorkerRefused (also for an error in the middle of a stream) or WorkerGone where something was wrong,
+    or with what `take` raised.
 
     `cancel` closes the connection, which makes the worker stop computing; nothing more is taken then.
     """
@@ -42,7 +43,7 @@ async def ask(
         else:
             await loop.create_connection(lambda: arriving, "127.0.0.1", address.port)
     except OSError as error:
-        arriving.end(error)
+        arriving.end(WorkerGone(str(error)))
 
     def end() -> None:
         with suppress(RuntimeError):  # the loop is closed, and its connections are with it
@@ -92,8 +93,6 @@ class _Arriving(asyncio.Protocol):
         self._ended = True
         if self._transport is not None:
             self._transport.abort()
-        if error is not None and not isinstance(error, WorkerRefused):
-            error = WorkerGone(str(error))
         self._tell_end(None if self._cancel.cancelled else error)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -108,10 +107,15 @@ class _Arriving(asyncio.Protocol):
         problem: Exception | None = None
         try:
             self._read(data, found)
-        except (WorkerRefused, ValueError, EOFError) as error:
-            problem = error
-        if found:
-            self._give(found)
+        except WorkerRefused as refused:
+            problem = refused
+        except (ValueError, EOFError) as broken:
+            problem = WorkerGone(str(broken))
+        try:
+            if found:
+                self._give(found)
+        except Exception as defect:
+            problem = defect
         if problem is not None or self._events.ended:
             self.end(problem)
 
@@ -120,7 +124,7 @@ class _Arriving(asyncio.Protocol):
         if body is not None and body.status >= 400 and body.until_close:
             self.end(refusal(body.status, body.refusal))
         else:
-            self.end(exc or EOFError("the connection broke"))
+            self.end(WorkerGone(str(exc or "the connection broke")))
 
     def _read(self, data: bytes, found: list[dict[str, Any]]) -> None:
         if self._body is None:

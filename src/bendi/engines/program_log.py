@@ -1,21 +1,23 @@
 """The last lines of what a program says, read in a thread.
 
 Programs write a line in several pieces, and tens of lines for a request. Between two readings there is a rest, so that
-this process is not woken for each piece just when the program computes on all cores.
+this process is not woken for each piece just when the program computes on all cores. Who asks reads what there is.
 """
 
 from __future__ import annotations
 
 import collections
 import os
+import select
+import sys
 import threading
 import time
 from contextlib import suppress
 from typing import IO
 
 _REST_S = 0.05
-_ARRIVES_S = 0.003
 _BLOCK_BYTES = 64 * 1024
+_MOST_BLOCKS = 64
 _MOST_LINE_BYTES = 4000
 
 
@@ -26,17 +28,19 @@ class ProgramLog:
         self._source = source
         self._lines: collections.deque[str] = collections.deque(maxlen=most_lines)
         self._lock = threading.Lock()
-        self._hurried = threading.Event()
+        self._rest = b""
+        self._ended, self._hurried = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def lines(self) -> list[str]:
         """What has been said so far."""
-        if self._thread.is_alive():
-            self._hurried.set()
-            time.sleep(_ARRIVES_S)
-            self._hurried.clear()
         with self._lock:
+            # Bounded, should the program say more than can be read.
+            for _block in range(_MOST_BLOCKS):
+                if not self._there(0):
+                    break
+                self._keep(self._block())
             return list(self._lines)
 
     def until(self, words: str, timeout_s: float) -> list[str]:
@@ -44,8 +48,9 @@ class ProgramLog:
         deadline_s = time.monotonic() + timeout_s
         while True:
             lines = self.lines()
-            if any(words in line for line in lines) or time.monotonic() >= deadline_s or not self._thread.is_alive():
+            if any(words in line for line in lines) or time.monotonic() >= deadline_s or self._ended.is_set():
                 return lines
+            time.sleep(0.001)
 
     def join(self, timeout_s: float) -> None:
         """Waits for the end of what is said."""
@@ -53,19 +58,43 @@ class ProgramLog:
         self._thread.join(timeout_s)
 
     def _read(self) -> None:
-        rest = b""
-        with suppress(ValueError, OSError):
-            while data := os.read(self._source.fileno(), _BLOCK_BYTES):
-                *lines, rest = (rest + data).split(b"\n")
-                if len(rest) > _MOST_LINE_BYTES:
-                    lines, rest = [*lines, rest], b""
-                self._keep(lines)
-                self._hurried.wait(_REST_S)
-        self._keep([rest] if rest else [])
+        while not self._ended.is_set():
+            if sys.platform == "win32":
+                data = self._block()
+                with self._lock:
+                    self._keep(data)
+                continue
+            self._there(None)
+            with self._lock:
+                if self._there(0):
+                    self._keep(self._block())
+            self._hurried.wait(_REST_S)
 
-    def _keep(self, lines: list[bytes]) -> None:
-        pieces = [
-            line[at : at + _MOST_LINE_BYTES] for line in lines for at in range(0, len(line) or 1, _MOST_LINE_BYTES)
-        ]
-        with self._lock:
-            self._lines.extend(piece.decode("utf-8", "replace").rstrip() for piece in pieces)
+    def _there(self, seconds: float | None) -> bool:
+        """Whether there is something to read, or the end, within so many seconds (None: any time)."""
+        if sys.platform == "win32" or self._ended.is_set():
+            return False  # pipes cannot be asked there: the thread reads them as they come
+        with suppress(ValueError, OSError):
+            poll = select.poll()
+            poll.register(self._source.fileno(), select.POLLIN)
+            return bool(poll.poll(None if seconds is None else 1000 * seconds))
+        return True
+
+    def _block(self) -> bytes:
+        """What there is, waiting for it; nothing at the end."""
+        with suppress(ValueError, OSError):
+            return os.read(self._source.fileno(), _BLOCK_BYTES)
+        return b""
+
+    def _keep(self, data: bytes) -> None:
+        if data:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            while len(self._rest) > _MOST_LINE_BYTES:
+                lines.append(self._rest[:_MOST_LINE_BYTES])
+                self._rest = self._rest[_MOST_LINE_BYTES:]
+        else:
+            lines = [self._rest] if self._rest else []
+            self._ended.set()
+        for line in lines:
+            for at in range(0, len(line) or 1, _MOST_LINE_BYTES):
+                self._lines.append(line[at : at + _MOST_LINE_BYTES].decode("utf-8", "replace").rstrip())

@@ -38,8 +38,7 @@ class RunningInLoop(Answering):
     async def batch(self) -> Sequence[Chunk]:
         while True:
             unread, self._unread = self._unread, []
-            if self._stalling is not None:
-                self._go_on()
+            self._go_on()
             if unread:
                 return unread if len(unread) == 1 else list(merged(unread))
             if self._finished:
@@ -84,9 +83,7 @@ class RunningInLoop(Answering):
             self._error = self._error or as_crashed(error)
         self._finished = self._joined = True
         self._flow = None  # it knows this, and who knows each other is not let go
-        if self._stalling is not None:
-            self._stalling.cancel()
-            self._stalling = None
+        self._go_on()
         self._tell()
         ended, self._ended = self._ended, []
         for action in ended:
@@ -109,9 +106,10 @@ class RunningInLoop(Answering):
             self._waiting.set_result(None)
 
     def _go_on(self) -> None:
-        if self._stalling is not None:
-            self._stalling.cancel()
-            self._stalling = None
+        if self._stalling is None:
+            return
+        self._stalling.cancel()
+        self._stalling = None
         if self._flow is not None:
             self._flow.resume()
 

@@ -93,26 +93,18 @@ class EventStream(StreamingResponse):
         media_type: str = "text/event-stream",
     ) -> None:
         super().__init__(frames, media_type=media_type, headers=_HEADERS)
-        self._frames, self._failed, self._ping = frames, failed, ping
+        self.frames, self.failed, self.ping = frames, failed, ping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _Delivery(self._frames, self._failed, self._ping, self.raw_headers, send).run(receive)
+        await _Delivery(self, send).run(receive)
 
 
 class _Delivery:
     """One stream on its way. A token costs one wake-up of one task: where all cores compute, each more costs the engine
     time."""
 
-    def __init__(
-        self,
-        frames: AsyncGenerator[bytes, None],
-        failed: Callable[[ApiError], bytes],
-        ping: bytes,
-        headers: list[tuple[bytes, bytes]],
-        send: Send,
-    ) -> None:
-        self._frames, self._failed, self._ping, self._headers = frames, failed, ping, headers
-        self._send_message = send
+    def __init__(self, stream: EventStream, send: Send) -> None:
+        self._stream, self._send_message = stream, send
         self._collected: list[bytes] = []
         self._begun = self._gone = False
         self._sending = asyncio.Lock()
@@ -125,7 +117,7 @@ class _Delivery:
         cancelled_before = main.cancelling()
         beside = asyncio.create_task(self._beside(receive, main))
         try:
-            async with aclosing(self._frames):
+            async with aclosing(self._stream.frames):
                 await self._deliver()
         except asyncio.CancelledError:
             if not self._gone or main.uncancel() > cancelled_before:
@@ -137,7 +129,7 @@ class _Delivery:
         try:
             while True:
                 # Frames that are there together are sent together: each sending costs more than making its frame.
-                self._collected.append(await _Stepwise(anext(self._frames), self._flush))
+                self._collected.append(await _Stepwise(anext(self._stream.frames), self._flush))
         except StopAsyncIteration:
             pass
         except ClientDisconnect as gone:
@@ -148,7 +140,7 @@ class _Delivery:
             if not self._begun:
                 raise
             known = isinstance(error, ApiError | BendiError)
-            self._collected.append(self._failed(_told(error)))
+            self._collected.append(self._stream.failed(_told(error)))
             if not known:
                 await self._flush()
                 raise
@@ -174,7 +166,7 @@ class _Delivery:
         self._sent_s = asyncio.get_running_loop().time()
         # A client that does not read what it has been sent needs no more of it.
         if not self._sending.locked():
-            self._collected.append(self._ping)
+            self._collected.append(self._stream.ping)
             await self._send(more=True)
 
     async def _flush(self) -> None:
@@ -187,7 +179,9 @@ class _Delivery:
             self._collected.clear()
             if not self._begun:
                 self._begun = True
-                await self._send_message({"type": "http.response.start", "status": 200, "headers": self._headers})
+                await self._send_message(
+                    {"type": "http.response.start", "status": 200, "headers": self._stream.raw_headers}
+                )
             await self._send_message({"type": "http.response.body", "body": data, "more_body": more})
             self._sent_s = asyncio.get_running_loop().time()
 
