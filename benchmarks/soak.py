@@ -228,13 +228,13 @@ def sample(process: subprocess.Popen[bytes], state_dir: Path, requests: int) -> 
 
 def soak(url: str, options: argparse.Namespace, look: Callable[[int], Sample]) -> tuple[list[Sample], Counts]:
     """What was seen every second, and what clients got."""
-    until_s, lock = time.monotonic() + 60 * options.minutes, threading.Lock()
+    over, lock = threading.Event(), threading.Lock()
     counts: Counts = Counter()
 
     def run(number: int) -> None:
         client = Client(url, options.seed * 1000 + number)
         try:
-            while time.monotonic() < until_s:
+            while not over.is_set():
                 done = client.act()
                 with lock:
                     counts[done] += 1
@@ -245,11 +245,17 @@ def soak(url: str, options: argparse.Namespace, look: Callable[[int], Sample]) -
     samples = [look(0)]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        time.sleep(_SAMPLE_S)
-        with lock:
-            requests = counts.total()
-        samples.append(look(requests))
+    until_s = time.monotonic() + 60 * options.minutes
+    try:
+        while time.monotonic() < until_s and any(thread.is_alive() for thread in threads):
+            time.sleep(_SAMPLE_S)
+            with lock:
+                requests = counts.total()
+            samples.append(look(requests))
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
     return samples, counts
 
 

@@ -59,7 +59,7 @@ class GenerateRequest:
     `template_options`: passed to the chat template (`enable_thinking` and the like). `thinking_tok`: after so many
     tokens the engine ends the thinking, where the model marks it, and the answer begins; None for no limit but
     `max_tokens`. `parallel_tool_calls`: whether one answer may call several tools; None leaves it to the
-    model.
+    model. `progress`: chunks that tell of it are wanted for a short prompt, too.
     """
 
     messages: tuple[Message, ...] = ()
@@ -76,6 +76,7 @@ class GenerateRequest:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     parallel_tool_calls: bool | None = None
     thinking_tok: int | None = None
+    progress: bool = False
 
 
 @dataclass(frozen=True)

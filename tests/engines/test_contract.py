@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from native_engine import opener
 
 import scripted_model
-from bendi.engines import Embedder, Engine, LoadRequest, Tokenizer, fake, wheel
+from bendi.engines import AnswersInLoop, Embedder, Engine, LoadRequest, LoopAnswers, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
 from bendi.hardware import detect_core_cpus
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
@@ -103,6 +104,63 @@ def test_counts_agree_with_usage(engine: Engine) -> None:
     _, last = run(engine, request)
     assert last.usage
     assert engine.count_tokens(request.messages, request) == last.usage.prompt_tok
+
+
+@pytest.mark.parametrize("prompt", [None, "Why is", (1, 2, 3)])
+@pytest.mark.parametrize("progress", [False, True])
+def test_an_answer_that_is_broken_off_tells_what_it_had_read(
+    engine: Engine, prompt: str | tuple[int, ...] | None, progress: bool
+) -> None:
+    messages = QUESTION if prompt is None else ()
+    request = GenerateRequest(messages, prompt, max_tokens=200, ignore_end=True, sampling=GREEDY, progress=progress)
+    whole = run(engine, replace(request, max_tokens=1))[1].usage
+    cancel = Cancellation()
+    chunks = []
+    for chunk in engine.generate(request, cancel):
+        chunks.append(chunk)
+        if chunk.text:
+            cancel.cancel()
+    assert chunks[-1].finish == "cancelled"
+    assert whole and chunks[-1].usage and chunks[-1].usage.prompt_tok == whole.prompt_tok > 1
+    if isinstance(engine, AnswersInLoop):
+        last = asyncio.run(broken_off(engine.answers, request))
+        assert last.finish == "cancelled" and last.usage and last.usage.prompt_tok == whole.prompt_tok
+
+
+async def broken_off(answers: LoopAnswers, request: GenerateRequest) -> Chunk:
+    """The last chunk of an answer that is cancelled after its first words."""
+    cancel, ended = Cancellation(), asyncio.get_running_loop().create_future()
+
+    class Impatient:
+        last: Chunk
+
+        def take(self, chunks: Sequence[Chunk]) -> None:
+            self.last = chunks[-1]
+            if any(chunk.text for chunk in chunks):
+                cancel.cancel()
+
+        def ended(self, error: BaseException | None) -> None:
+            ended.set_result(error)
+
+    taker = Impatient()
+    await answers.begin(request, cancel, taker)
+    assert await asyncio.wait_for(ended, 10) is None
+    return taker.last
+
+
+def test_progress_with_the_prompt_is_told_where_it_takes_long_or_is_wanted(engine: Engine) -> None:
+    def told(request: GenerateRequest) -> list[int]:
+        return [chunk.progress.total_tok for chunk in engine.generate(request) if chunk.progress]
+
+    short = GenerateRequest(QUESTION, max_tokens=1)
+    long = GenerateRequest((Message("user", "What is quantization? " * 60),), max_tokens=1)
+    if engine.info.engine == "fake":
+        pytest.skip("it reads at once")
+    assert told(short) == []
+    assert told(replace(short, progress=True))[-1] == run(engine, short)[1].usage.prompt_tok  # type: ignore[union-attr]
+    assert told(long)[-1] == run(engine, long)[1].usage.prompt_tok  # type: ignore[union-attr]
+    tokens = GenerateRequest(prompt=(1,) * 3, max_tokens=1)
+    assert told(tokens) == [] and told(replace(tokens, progress=True))[-1] == 3
 
 
 def test_tokens_of_a_text(engine: Engine) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -272,3 +273,43 @@ def test_nobody_listens(stream: Stream, tmp_path: str) -> None:
         texts(stream, transport.Address(key="k", socket_path=f"{tmp_path}/none.sock"))
     with pytest.raises(transport.WorkerGone):
         transport.call(transport.Address(key="k", socket_path=f"{tmp_path}/none.sock"), "/props")
+
+
+def test_a_worker_that_lets_nobody_in_holds_nobody_else_up(tmp_path: Path) -> None:
+    """Its queue of connections is full: the loop goes on meanwhile, and the request gets its turn."""
+    heard: list[dict[str, Any]] = []
+    ended: list[Exception | None] = []
+    address = transport.Address(key="k", socket_path=str(tmp_path / "w"))
+
+    async def main(listener: socket.socket) -> None:
+        asking = asyncio.create_task(
+            loop_transport.ask(address, "/completion", {"n": "x" * 2**20}, Cancellation(), heard.extend, ended.append)
+        )
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        first, _ = listener.accept()
+        first.close()
+        await asyncio.wait_for(asking, 10)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        while not ended:
+            await asyncio.sleep(0.001)
+        thread.join()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as received:
+            length = 0
+            while line := received.readline().strip():
+                name, _, value = line.partition(b": ")
+                length = int(value) if name == b"Content-Length" else length
+            body = json.loads(received.read(length))
+            connection.sendall(HEAD + event(str(len(body["n"]))) + b'data: {"stop": true}\n\n')
+
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(address.socket_path)
+        listener.listen(0)
+        other.connect(address.socket_path)
+        asyncio.run(main(listener))
+    assert ended == [None]
+    assert [said["content"] for said in heard if "content" in said] == [str(2**20)]

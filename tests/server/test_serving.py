@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import shutil
 import signal
@@ -22,6 +24,7 @@ from bendi.errors import ConfigError, UsageError
 from bendi.server.keys import KeyRing
 from bendi.server.listening import Place, check_place, open_sockets
 from bendi.server.policy import is_loopback, policy_for
+from bendi.server.serving import HeadWaits
 from bendi.settings import load_settings
 
 ASKED = {"model": "demo", "messages": [{"role": "user", "content": "What is a KV cache?"}], "stream": True}
@@ -190,6 +193,57 @@ def test_draining_lets_an_answer_finish(start: Callable[..., Process]) -> None:
         process.wait_for("draining")
         assert "data: [DONE]" in list(lines)
     assert process.end() == 0
+
+
+def test_the_head_of_a_stream_comes_with_its_first_words(start: Callable[..., Process]) -> None:
+    process = start("demo")
+    host, port = process.url.removeprefix("http://").split(":")
+    body = json.dumps(ASKED).encode()
+    for _number in range(3):
+        with socket.create_connection((host, int(port))) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            connection.sendall(f"{head}Content-Type: application/json\r\nConnection: close\r\n\r\n".encode() + body)
+            first = connection.recv(65536)
+            assert first.startswith(b"HTTP/1.1 200 ") and b'"role":"assistant"' in first
+            while piece := connection.recv(65536):
+                first += piece
+            assert first.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def test_a_head_that_nothing_follows_is_sent_by_itself() -> None:
+    class Sent(asyncio.Transport):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pieces: list[bytes | str] = []
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            self.pieces.append(bytes(data))
+
+        def close(self) -> None:
+            self.pieces.append("closed")
+
+    async def pieces() -> list[bytes | str]:
+        transport = Sent()
+        waits = HeadWaits(transport)
+        waits.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert transport.pieces == []
+        await asyncio.sleep(0)
+        waits.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        waits.write(b"a")
+        waits.write(b"b")
+        await asyncio.sleep(0)
+        waits.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        waits.close()
+        await asyncio.sleep(0)
+        return transport.pieces
+
+    assert asyncio.run(pieces()) == [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\na",
+        b"b",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        "closed",
+    ]
 
 
 def test_draining_takes_no_new_connections(endless: None, start: Callable[..., Process]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from bendi.engines import loop_transport, transport
@@ -24,6 +24,8 @@ from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timing
 
 FORBIDDEN_BIAS = -100.0
 """A token with this bias or less never comes."""
+_SHORT_BYTES, _SHORT_TOK = 1024, 512
+"""A prompt of so much text, or so many tokens, is computed in one step: there is little to tell of on the way."""
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
 
@@ -88,9 +90,20 @@ class Answers:
     def last(self, asked: _Asked, cancel: Cancellation) -> Chunk:
         """The chunk that ends an answer. Raises where it broke off without a reason."""
         last = asked.last(cancel)
-        if last is None:
+        if last is not None:
+            return last
+        if not cancel.cancelled:
             raise self._death()
-        return last
+        return asked.cancelled(self._prompt_tok(asked))
+
+    def _prompt_tok(self, asked: _Asked) -> int:
+        """0 where the worker does not tell any more."""
+        path, body = asked.counting()
+        try:
+            answer = transport.call(self._address, path, body)
+        except (WorkerGone, WorkerRefused):
+            return 0
+        return int(answer["input_tokens"]) if "input_tokens" in answer else len(answer["tokens"])
 
 
 class _Passing:
@@ -167,11 +180,23 @@ class _Asked:
         return body
 
     def last(self, cancel: Cancellation) -> Chunk | None:
-        """The chunk that ends the answer; None where it broke off without a reason."""
+        """The chunk that ends the answer; None where it broke off without a reason, or where it was cancelled and the
+        worker must say how long its prompt was."""
         if cancel.cancelled and self.reader.last is None:
-            usage, timings = self.reader.partial_usage(), Timings(ttft_s=self.reader.ttft_s)
-            return Chunk(finish="cancelled", usage=usage, timings=timings)
+            usage = self.reader.partial_usage()
+            return None if usage.completion_tok and not usage.prompt_tok else self.cancelled(usage.prompt_tok)
         return self.reader.last
+
+    def cancelled(self, prompt_tok: int) -> Chunk:
+        """The chunk that ends an answer that was broken off after this much of its prompt."""
+        usage = replace(self.reader.partial_usage(), prompt_tok=prompt_tok)
+        return Chunk(finish="cancelled", usage=usage, timings=Timings(ttft_s=self.reader.ttft_s))
+
+    def counting(self) -> tuple[str, dict[str, Any]]:
+        """What to ask a worker, and where, to learn how many tokens the prompt has."""
+        if self._request.prompt is None:
+            return "/v1/chat/completions/input_tokens", prompt_fields(self._request.messages, self._request)
+        return "/tokenize", {"content": _prompt(self._request), "add_special": True, "parse_special": True}
 
 
 def _check_writes(writes: bool) -> None:
@@ -251,12 +276,27 @@ def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
         chosen["logit_bias"] = [
             [token, bias if bias > FORBIDDEN_BIAS else False] for token, bias in request.logit_bias.items()
         ]
-    return chosen | {"cache_prompt": True, "stream": True, "return_progress": True}
+    return chosen | {
+        "cache_prompt": True,
+        "stream": True,
+        "return_progress": request.progress or not _is_short(request),
+    }
+
+
+def _is_short(request: GenerateRequest) -> bool:
+    """Progress with a short prompt is not worth waking anybody just when the engine needs the processor."""
+    if isinstance(request.prompt, tuple):
+        return len(request.prompt) <= _SHORT_TOK
+    text = request.prompt or "".join(message.content for message in request.messages)
+    return len(text.encode("utf-8", "replace")) <= _SHORT_BYTES and not any(turn.images for turn in request.messages)
+
+
+def _prompt(request: GenerateRequest) -> str | list[int]:
+    return list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt or ""
 
 
 def _completion_body(request: GenerateRequest) -> dict[str, Any]:
-    prompt = list(request.prompt) if isinstance(request.prompt, tuple) else request.prompt
-    body = _sampling_fields(request) | {"prompt": prompt}
+    body = _sampling_fields(request) | {"prompt": _prompt(request)}
     body["n_predict"] = -1 if request.max_tokens is None else request.max_tokens
     if request.logprobs is not None:
         # 0 would turn them off.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,7 @@ from bendi.messages import Cancellation
 _MOST_CHUNK_BYTES = 64 * 1024 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
+_FULL_S = 0.01
 
 
 async def ask(
@@ -39,7 +41,7 @@ async def ask(
     arriving = _Arriving(_request(address, path, body), cancel, take, ended)
     try:
         if address.socket_path:
-            await loop.create_unix_connection(lambda: arriving, address.socket_path)
+            await loop.create_unix_connection(lambda: arriving, sock=await arriving.sent_to(address.socket_path))
         else:
             await loop.create_connection(lambda: arriving, "127.0.0.1", address.port)
     except OSError as error:
@@ -78,6 +80,21 @@ class _Arriving(asyncio.Protocol):
         self._events = EventReader()
         self._ended = False
 
+    async def sent_to(self, socket_path: str) -> socket.socket:
+        """A connection on which the request is on its way, before the loop knows of it: the worker begins meanwhile.
+        Raises OSError."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.setblocking(False)
+            while not _connect(connection, socket_path):
+                await asyncio.sleep(_FULL_S)
+            with suppress(BlockingIOError):
+                self._request = self._request[connection.send(self._request) :]
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     def pause(self) -> None:
         if self._transport is not None:
             self._transport.pause_reading()
@@ -98,7 +115,8 @@ class _Arriving(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(self._request)
+        if self._request:
+            transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         if self._ended or self._cancel.cancelled:
@@ -146,6 +164,15 @@ class _Arriving(asyncio.Protocol):
             found.append(event)
         if body.ended and not self._events.ended:
             raise EOFError("a stream without its end")
+
+
+def _connect(connection: socket.socket, socket_path: str) -> bool:
+    """False where too many wait to be let in."""
+    try:
+        connection.connect(socket_path)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _Body:

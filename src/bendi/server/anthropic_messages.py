@@ -10,7 +10,7 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -84,6 +84,7 @@ async def _messages(call: Call) -> Response:
 
 async def _events(call: Call, ask: Ask) -> AsyncGenerator[bytes, None]:
     """The frames of a streamed answer. The first waits for the engine's first sign, which tells the prompt's length."""
+    ask = replace(ask, request=replace(ask.request, progress=True))
     writer = _Writer()
     begun = False
     async with aclosing(answer(call, ask)) as parts:

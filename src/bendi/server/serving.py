@@ -126,13 +126,46 @@ def server_config(app: ASGIApp, place: Place, drain_s: float) -> uvicorn.Config:
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which would be kept until its keep-alive time is over when its client reset it."""
+    """uvicorn's connection, which would be kept until its keep-alive time is over when its client reset it, and sends
+    the head of an answer and what comes with it one by one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(HeadWaits(transport))  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+
+class HeadWaits:
+    """A transport on which the head of an answer waits for what is written in the same step: a client that is woken
+    twice takes the processor twice, and from the engine."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head = transport, b""
+        self._loop = asyncio.get_running_loop()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self.write(b"")
 
 
 class Server(uvicorn.Server):
