@@ -17,8 +17,10 @@ from bendi.hardware import detect_cpu
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = Path(__file__).parent / "kernels"
 PRODUCTS = {"q4_0", "iq4_nl", "mxfp4", "q4_K", "q8_0", "q6_K"}
-PRODUCTS |= {"prompts_q4_0", "prompts_iq4_nl", "prompts_mxfp4", "prompts_q4_K", "matrices_q8_0", "matrices_q5_0"}
+PRODUCTS |= {"prompts_q4_0", "prompts_iq4_nl", "prompts_mxfp4", "prompts_q4_K"}
+PRODUCTS |= {"matrices_q8_0", "matrices_q5_0", "matrices_q6_K"}
 EXPERTS = {f"experts_{name}" for name in ("q4_K", "q4_0", "iq4_nl", "mxfp4", "q8_0", "q5_0")}
+ONE = {f"one_{name}" for name in ("q4_K", "q4_0", "iq4_nl", "mxfp4")}
 CLEARING, ATTENTION, VECTORS, PROMPTS, MATRICES, _EXPERTS = KERNELS
 NARROW = ["-mavx2", "-mfma", "-mf16c", "-mbmi2"]
 
@@ -86,18 +88,19 @@ def test_all_kernels_with_what_this_cpu_has(ggml: Path, tmp_path: Path) -> None:
     assert found["matrices_not_covered"][2] == 1
 
 
-def test_chosen_experts(ggml: Path, tmp_path: Path) -> None:
+def test_weights_that_were_laid_out_anew(ggml: Path, tmp_path: Path) -> None:
     cpu = detect_cpu()
     if not VECTORS.needs <= cpu.isa:
         pytest.skip("this CPU has no AVX-512 with VNNI")
     found = checked(ggml, isa_flags(cpu), tmp_path, "check_experts.cpp")
-    assert {*found} == EXPERTS | {"experts_not_covered"}
-    for name in EXPERTS:
+    assert {*found} == EXPERTS | ONE | {"experts_not_covered", "one_not_covered"}
+    for name in EXPERTS | ONE:
         error, results, left = found[name]
         assert error < 2e-6 and results > 10_000, name
         # Where weights lie as in the file, experts with few vectors stay with the original.
         assert bool(left) == (name in ("experts_q8_0", "experts_q5_0")), name
     assert found["experts_not_covered"][2] == 4
+    assert found["one_not_covered"][2] == 1
 
 
 def test_a_build_has_the_kernels_that_its_cpu_can_use() -> None:

@@ -59,7 +59,7 @@ KERNELS = (
         ("ggml_compute_forward_mul_mat_tiled", "ggml_compute_forward_mul_mat_id_tiled"),
         _WIDE,
     ),
-    Kernel("experts.cpp", ("ggml_cpu_extra_compute_forward",), _WIDE),
+    Kernel("interleaved.cpp", ("ggml_cpu_extra_compute_forward",), _WIDE),
 )
 
 

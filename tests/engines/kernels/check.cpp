@@ -168,6 +168,27 @@ static void check_q8_0() {
     __wrap_ggml_vec_dot_q8_0_q8_0(96, &nothing, 0, odd.data(), 0, odd.data(), 0, 1);  // left to the original
 }
 
+// A random block, and what it stands for.
+struct SixBits {
+    block_q6_K block;
+    double value[QK_K];
+
+    SixBits() {
+        memset(&block, 0, sizeof(block));
+        block.d = half(real(0.001f, 0.1f));
+        for (auto & scale : block.scales) {
+            scale = (int8_t) whole(-128, 127);
+        }
+        for (int i = 0; i < QK_K; i++) {
+            // Of 128 numbers: the lower four bits lie in 64 bytes, the upper two in 32 bytes (ggml-common.h).
+            const int q = whole(0, 63), half_ = i / 128, group = i % 128 / 32, at = i % 32;
+            block.ql[64 * half_ + 32 * (group % 2) + at] |= (q & 15) << (group / 2 * 4);
+            block.qh[32 * half_ + at] |= (q >> 4) << (2 * group);
+            value[i] = number(block.d) * block.scales[i / 16] * (q - 32);
+        }
+    }
+};
+
 static void check_q6_K() {
     Worst worst("q6_K");
     for (int blocks : {1, 2, 9}) {
@@ -175,17 +196,10 @@ static void check_q6_K() {
         const auto y = vector_q8_K(blocks);
         double right = 0, size = 0;
         for (int b = 0; b < blocks; b++) {
-            memset(&x[b], 0, sizeof(x[b]));
-            x[b].d = half(real(0.001f, 0.1f));
-            for (auto & scale : x[b].scales) {
-                scale = (int8_t) whole(-128, 127);
-            }
+            const SixBits made;
+            x[b] = made.block;
             for (int i = 0; i < QK_K; i++) {
-                // Of 128 numbers: the lower four bits lie in 64 bytes, the upper two in 32 bytes (ggml-common.h).
-                const int q = whole(0, 63), half_ = i / 128, group = i % 128 / 32, at = i % 32;
-                x[b].ql[64 * half_ + 32 * (group % 2) + at] |= (q & 15) << (group / 2 * 4);
-                x[b].qh[32 * half_ + at] |= (q >> 4) << (2 * group);
-                const double product = number(x[b].d) * y[b].d * x[b].scales[i / 16] * (q - 32) * y[b].qs[i];
+                const double product = made.value[i] * y[b].d * y[b].qs[i];
                 right += product;
                 size += std::fabs(product);
             }
@@ -286,6 +300,56 @@ template <typename Block> static void check_matrices(const char * name, ggml_typ
             check_matrices<Block>(type, {34, 40, vectors, 1, 1, threads}, worst);
             check_matrices<Block>(type, {4, 33, vectors, 2, 3, threads}, worst);
         }
+    }
+}
+
+// A matrix of Q6_K with one vector, whose rows are shared out.
+static void check_matrix_q6_K(int blocks, int rows, int threads_, Worst & worst) {
+    const int64_t length = QK_K * blocks;
+    const size_t f = sizeof(float), row = sizeof(block_q6_K) * blocks;
+    std::vector<block_q6_K> x(blocks * rows);
+    std::vector<double> values;
+    for (auto & block : x) {
+        const SixBits made;
+        block = made.block;
+        values.insert(values.end(), made.value, made.value + QK_K);
+    }
+    std::vector<float> y(length), out(rows, NAN);
+    for (auto & number_ : y) number_ = real(-3, 3);
+    std::vector<block_q8_K> work(blocks), ys(blocks);
+    to_q8_K(y.data(), ys.data(), length);
+    ggml_tensor tx = tensor(GGML_TYPE_Q6_K, x.data(), {length, rows, 1, 1}, {sizeof(block_q6_K), row, row * rows, row * rows});
+    ggml_tensor ty = tensor(GGML_TYPE_F32, y.data(), {length, 1, 1, 1}, {f, f * length, f * length, f * length});
+    ggml_tensor dst = tensor(GGML_TYPE_F32, out.data(), {rows, 1, 1, 1}, {f, f * rows, f * rows, f * rows});
+    dst.src[0] = &tx;
+    dst.src[1] = &ty;
+    threads_here = threads_;
+    std::vector<std::thread> threads;
+    for (int i = 0; i < threads_; i++) {
+        threads.emplace_back([&, i] {
+            const ggml_compute_params params = {i, threads_, work.size() * sizeof(work[0]), work.data(), nullptr, false};
+            __wrap_ggml_compute_forward_mul_mat_tiled(&params, &dst);
+        });
+    }
+    for (auto & thread : threads) thread.join();
+    for (int at = 0; at < rows; at++) {
+        double right = 0, size = 0;
+        for (int64_t i = 0; i < length; i++) {
+            const double product = values[at * length + i] * ys[i / QK_K].d * ys[i / QK_K].qs[i % QK_K];
+            right += product;
+            size += std::fabs(product);
+        }
+        worst.compare(right, out[at], size);
+    }
+}
+
+static void check_matrix_q6_K() {
+    Worst worst("matrices_q6_K");
+    for (int threads : {1, 2}) {
+        for (int rows : {1, 15, 16, 17, 33, 200, 1000}) {
+            check_matrix_q6_K(2, rows, threads, worst);
+        }
+        check_matrix_q6_K(9, 70, threads, worst);
     }
 }
 
@@ -390,6 +454,7 @@ int main(int count, char ** names) {
         check_prompts();
         check_matrices<block_q8_0>("matrices_q8_0", GGML_TYPE_Q8_0);
         check_matrices<block_q5_0>("matrices_q5_0", GGML_TYPE_Q5_0);
+        check_matrix_q6_K();
         Worst others("matrices_not_covered");
         check_matrices<block_q8_0>(GGML_TYPE_Q8_0, {3, 8, 2, 1, 1, 1}, others, false);
     }

@@ -1,4 +1,5 @@
-// Compares products with chosen experts with plain arithmetic: of weights that llama.cpp laid out anew, and of others.
+// Compares products with chosen experts with plain arithmetic: of weights that llama.cpp laid out anew, and of others; and
+// those of single matrices that were laid out anew with one vector.
 
 #include "stand_ins.h"
 
@@ -26,6 +27,7 @@ template <typename Block, ggml_type VECTORS, int ROWS = 8> static void * layout(
 struct Sizes {
     int length, rows, experts, used, tokens, threads;
     bool shared;
+    ggml_op op = GGML_OP_MUL_MAT_ID;
 };
 
 // Weights of all experts: where they lie, and what they stand for by expert, row and place.
@@ -145,7 +147,7 @@ static void check(const Sizes & sizes, const Weights & weights, Worst & worst) {
     ggml_tensor dst = tensor(GGML_TYPE_F32, out.data(), {rows, sizes.used, tokens, 1},
                              {f, f * rows, f * rows * sizes.used, f * out.size()});
     ggml_backend_buffer buffer = buffer_of(nullptr, 0, laid_out_anew);
-    dst.op = GGML_OP_MUL_MAT_ID;
+    dst.op = sizes.op;
     dst.src[0] = &tx;
     dst.src[1] = &ty;
     dst.src[2] = &ti;
@@ -196,13 +198,38 @@ template <typename Make> static void check_all(const char * name, Make make) {
     }
 }
 
+template <typename Make> static void check_one_vector(const char * name, Make make) {
+    Worst worst(name);
+    for (int threads : {1, 2}) {
+        for (int rows : {8, 40, 72, 200, 1000, 1608}) {
+            for (int length : {256, 512, 2304}) {
+                const Sizes sizes = {length, rows, 1, 1, 1, threads, true, GGML_OP_MUL_MAT};
+                check(sizes, make(sizes), worst);
+            }
+        }
+    }
+}
+
 int main() {
-    check_all("experts_q4_K", [](const Sizes & sizes) { return q4_K(sizes); });
-    check_all("experts_q4_0", [](const Sizes & sizes) { return of_4_bits<block_q4_0x8, block_q4_0>(sizes, GGML_TYPE_Q4_0); });
-    check_all("experts_iq4_nl", [](const Sizes & sizes) { return of_4_bits<block_iq4_nlx8, block_iq4_nl>(sizes, GGML_TYPE_IQ4_NL); });
-    check_all("experts_mxfp4", [](const Sizes & sizes) { return of_4_bits<block_mxfp4x8, block_mxfp4>(sizes, GGML_TYPE_MXFP4); });
+    const auto q4_0 = [](const Sizes & sizes) { return of_4_bits<block_q4_0x8, block_q4_0>(sizes, GGML_TYPE_Q4_0); };
+    const auto iq4_nl = [](const Sizes & sizes) { return of_4_bits<block_iq4_nlx8, block_iq4_nl>(sizes, GGML_TYPE_IQ4_NL); };
+    const auto mxfp4 = [](const Sizes & sizes) { return of_4_bits<block_mxfp4x8, block_mxfp4>(sizes, GGML_TYPE_MXFP4); };
+    check_one_vector("one_q4_K", q4_K);
+    check_one_vector("one_q4_0", q4_0);
+    check_one_vector("one_iq4_nl", iq4_nl);
+    check_one_vector("one_mxfp4", mxfp4);
+    check_all("experts_q4_K", q4_K);
+    check_all("experts_q4_0", q4_0);
+    check_all("experts_iq4_nl", iq4_nl);
+    check_all("experts_mxfp4", mxfp4);
     check_all("experts_q8_0", [](const Sizes & sizes) { return plain<block_q8_0>(sizes, GGML_TYPE_Q8_0); });
     check_all("experts_q5_0", [](const Sizes & sizes) { return plain<block_q5_0>(sizes, GGML_TYPE_Q5_0); });
+    {
+        // Several vectors for one matrix are left to the original.
+        const Sizes several = {512, 8, 1, 1, 3, 1, true, GGML_OP_MUL_MAT};
+        Worst others("one_not_covered");
+        check(several, q4_0(several), others);
+    }
     // Few tokens, another layout, and weights that were not laid out anew are left to the original, by each of two threads.
     Worst others("experts_not_covered");
     const Sizes sizes = {512, 8, 5, 2, 3, 2, true};

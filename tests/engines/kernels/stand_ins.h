@@ -93,6 +93,8 @@ extern "C" void ggml_abort(const char * file, int line, const char *, ...) {
     printf("%s:%d\n", file, line);
     abort();
 }
+extern "C" int64_t ggml_blck_size(ggml_type type) { return type == GGML_TYPE_Q8_K ? QK_K : QK8_0; }
+extern "C" int64_t ggml_nrows(const ggml_tensor * t) { return t->ne[1] * t->ne[2] * t->ne[3]; }
 extern "C" int64_t ggml_nelements(const ggml_tensor * t) { return t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; }
 
 static void to_q8_0(const float * x, void * out, int64_t count) {

@@ -4,7 +4,7 @@
 // Gemma 3 270M and 1B.
 //
 // Many vectors (prompts): thirty_two_rows.h. Few vectors (token generation): what is needed of them is prepared once for
-// all rows.
+// all rows, which are shared out as in pieces.h. So is Q6_K with one vector.
 //
 // llama.cpp asks `ggml_compute_forward_mul_mat_tiled` first whether it computes a product as a whole, and
 // `ggml_compute_forward_mul_mat_id_tiled` for each expert of a layer; the linker sends that here (--wrap), and what is not
@@ -28,12 +28,13 @@ extern "C" bool __wrap_ggml_compute_forward_mul_mat_id_tiled(EXPERT_PARAMETERS);
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
     defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
 
+#include "one_vector.h"
+#include "pieces.h"
 #include "thirty_two_rows.h"
 
 namespace {
 
 constexpr int64_t FEW_VECTORS = 3;
-constexpr int AHEAD = 4096;  // bytes that are asked for in advance
 constexpr int64_t LEAST_ROWS = 16;  // that a thread takes at a time, with few vectors
 
 // Two blocks of a vector: their numbers, where sums begin, and their scales for eight lanes each.
@@ -57,9 +58,10 @@ void prepare(const block_q8_0 * y, int pairs, int excess, Pair * out) {
     }
 }
 
-// R rows with one vector. `out`: where their products belong.
+// R rows with one vector. `later`: what to ask for meanwhile, as much as they are. `out`: where their products belong.
 template <typename Kind, int R>
-inline void dots(const typename Kind::Block * const (&x)[R], const Pair * y, int pairs, float * const (&out)[R]) {
+inline void dots(const typename Kind::Block * const (&x)[R], const char * const (&later)[R], const Pair * y, int pairs,
+                 float * const (&out)[R]) {
     __m512 sum[R];
     for (int r = 0; r < R; r++) {
         sum[r] = _mm512_setzero_ps();
@@ -70,7 +72,7 @@ inline void dots(const typename Kind::Block * const (&x)[R], const Pair * y, int
         UNROLLED
         for (int r = 0; r < R; r++) {
             const typename Kind::Block * two = x[r] + 2 * i;
-            _mm_prefetch((const char *) two + AHEAD, _MM_HINT_NTA);
+            _mm_prefetch(later[r] + i * 2 * sizeof(typename Kind::Block), _MM_HINT_NTA);
             const __m512i products = _mm512_dpbusd_epi32(begin, Kind::raised(two), ys);
             sum[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(two_scales(two), scales), sum[r]);
         }
@@ -80,20 +82,44 @@ inline void dots(const typename Kind::Block * const (&x)[R], const Pair * y, int
     }
 }
 
-// Two rows at a time share what is loaded of the vector. They lie far apart, so that memory is read in two straight
-// lines: with neighbours it is slower.
-template <typename Kind> void few(const Product & p, int64_t first, int64_t end, const Pair * prepared) {
-    using Block = typename Kind::Block;
-    const int pairs = p.blocks / 2;
-    const int64_t apart = (end - first) / 2;
-    for (int64_t row = first; row < first + apart; row++) {
-        for (int64_t c = 0; c < p.count; c++) {
-            float * out = p.out + c * p.out_stride + row;
-            dots<Kind, 2>({p.row<Block>(row), p.row<Block>(row + apart)}, prepared + c * pairs, pairs, {out, out + apart});
+// Some rows of a matrix, read in two straight lines that lie far apart, since memory likes that better than neighbours.
+struct Lines {
+    const char * matrix;
+    size_t row_bytes;
+    int64_t first, apart;  // how many rows each has
+
+    Lines(const char * matrix, size_t row_bytes, int64_t first, int64_t end)
+        : matrix(matrix), row_bytes(row_bytes), first(first), apart((end - first) / 2) {}
+
+    const char * row(int line, int64_t at) const { return matrix + (first + line * apart + at) * row_bytes; }
+    int64_t ahead() const { return (AHEAD + row_bytes - 1) / row_bytes; }  // whole rows
+
+    void ask_for_beginning() const {
+        for (int line = 0; line < 2; line++) {
+            ask_for(row(line, 0), std::min(ahead(), apart) * row_bytes);
         }
     }
-    for (int64_t c = 0; c < p.count && first + 2 * apart < end; c++) {
-        dots<Kind, 1>({p.row<Block>(end - 1)}, prepared + c * pairs, pairs, {p.out + c * p.out_stride + end - 1});
+};
+
+// Two rows at a time share what is loaded of the vector. `then`: what is read afterwards.
+template <typename Kind> void few(const Product & p, const Lines & lines, int64_t end, const Pair * prepared, const Lines & then) {
+    using Block = typename Kind::Block;
+    const int pairs = p.blocks / 2;
+    for (int64_t at = 0; at < lines.apart; at++) {
+        const char * later[2];
+        for (int line = 0; line < 2; line++) {
+            const int64_t there = at + lines.ahead(), after = there - lines.apart;
+            later[line] = after < 0 ? lines.row(line, there) : after < then.apart ? then.row(line, after) : lines.row(line, at);
+        }
+        for (int64_t c = 0; c < p.count; c++) {
+            float * out = p.out + c * p.out_stride + lines.first + at;
+            dots<Kind, 2>({(const Block *) lines.row(0, at), (const Block *) lines.row(1, at)}, {later[0], later[1]},
+                          prepared + c * pairs, pairs, {out, out + lines.apart});
+        }
+    }
+    for (int64_t c = 0; c < p.count && lines.first + 2 * lines.apart < end; c++) {
+        const Block * last = p.row<Block>(end - 1);
+        dots<Kind, 1>({last}, {(const char *) last}, prepared + c * pairs, pairs, {p.out + c * p.out_stride + end - 1});
     }
 }
 
@@ -134,38 +160,6 @@ template <typename Kind> bool covered(const ggml_compute_params * params, const 
            params->wsize >= ggml_row_size(GGML_TYPE_Q8_0, ggml_nelements(src1));
 }
 
-// The rows of all matrices, one after another, in pieces that become smaller: long ones first, since memory likes them,
-// short ones in the end, so that nobody waits long for the last one.
-class Pieces {
-  public:
-    Pieces(int64_t rows, int threads) : rows(rows), threads(threads) {}
-
-    // From where to where piece `number` goes, which is larger than the last one asked for; false where there is none.
-    bool find(int64_t number, int64_t & begin, int64_t & end) {
-        for (; at < number; at++) {
-            next();
-        }
-        next();
-        at++;
-        begin = from;
-        end = to;
-        return begin < rows;
-    }
-
-  private:
-    void next() {
-        if (at % threads == 0) {
-            size = std::max(LEAST_ROWS, (rows - to) / (2 * threads));
-        }
-        from = to;
-        to = std::min(rows, from + size);
-    }
-
-    const int64_t rows;
-    const int threads;
-    int64_t at = 0, size = 0, from = 0, to = 0;
-};
-
 // Product number `at` of all that `dst` has, whose vectors are in blocks.
 Product product(const ggml_tensor * dst, const block_q8_0 * vectors, int64_t at) {
     const ggml_tensor * src0 = dst->src[0], * src1 = dst->src[1];
@@ -185,17 +179,25 @@ Product product(const ggml_tensor * dst, const block_q8_0 * vectors, int64_t at)
 template <typename Kind>
 void many_vectors(const ggml_compute_params * params, const ggml_tensor * dst, const block_q8_0 * vectors, int64_t products) {
     const int64_t tiles = (dst->ne[0] + ROWS - 1) / ROWS;
+    if (params->ith == 0) {
+        ggml_threadpool_chunk_set(params->threadpool, params->nth);
+    }
+    ggml_barrier(params->threadpool);
     for (int64_t at = params->ith; at < tiles * products; at = ggml_threadpool_chunk_add(params->threadpool, 1)) {
         tile<Kind>(product(dst, vectors, at / tiles), at % tiles * ROWS);
     }
 }
 
+// With the pieces of all products in one row. Where there are several, nobody looks beyond the end of one.
 template <typename Kind>
 void few_vectors(const ggml_compute_params * params, const ggml_tensor * dst, const block_q8_0 * vectors, int64_t products) {
     const int64_t rows = dst->ne[0];
-    Pieces pieces(rows * products, params->nth);
-    int64_t at, end, number = params->ith, prepared_for = -1;
-    for (; pieces.find(number, at, end); number = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+    const auto lines = [&](const Product & p, int64_t first, int64_t end) { return Lines(p.matrix, p.row_bytes, first, end); };
+    const auto begin = [&](int64_t at, int64_t end) {
+        lines(product(dst, vectors, at / rows), at % rows, std::min(at % rows + end - at, rows)).ask_for_beginning();
+    };
+    int64_t prepared_for = -1;
+    share_out(params, rows * products, LEAST_ROWS, begin, [&](int64_t at, int64_t end, int64_t next, int64_t next_end) {
         while (at < end) {
             const Product p = product(dst, vectors, at / rows);
             const int pairs = p.blocks / 2;
@@ -205,10 +207,11 @@ void few_vectors(const ggml_compute_params * params, const ggml_tensor * dst, co
             }
             prepared_for = at / rows;
             const int64_t row = at % rows, rest = std::min(end - at, rows - row);
-            few<Kind>(p, row, row + rest, prepared);
+            const Lines then = products == 1 ? lines(p, next, next_end) : lines(p, 0, 0);
+            few<Kind>(p, lines(p, row, row + rest), row + rest, prepared, then);
             at += rest;
         }
-    }
+    });
 }
 
 // False where it does not.
@@ -220,11 +223,27 @@ template <typename Kind> bool multiply_all(const ggml_compute_params * params, c
     block_q8_0 * vectors = (block_q8_0 *) params->wdata;
     const bool many = src1->ne[1] > FEW_VECTORS;
     quantize(params, src1, vectors, many);
-    if (params->ith == 0) {
-        ggml_threadpool_chunk_set(params->threadpool, params->nth);
-    }
-    ggml_barrier(params->threadpool);
     (many ? many_vectors<Kind> : few_vectors<Kind>)(params, dst, vectors, src1->ne[2] * src1->ne[3]);
+    return true;
+}
+
+// Q6_K with one vector.
+bool multiply_q6_K(const ggml_compute_params * params, const ggml_tensor * dst) {
+    const ggml_tensor * src0 = dst->src[0], * src1 = dst->src[1];
+    if (params->use_ref || src0->extra != nullptr || !is_one_vector(dst) || src0->nb[0] != sizeof(block_q6_K) ||
+        params->wsize < ggml_row_size(GGML_TYPE_Q8_K, src1->ne[0])) {
+        return false;
+    }
+    const int n = (int) src0->ne[0];
+    const block_q8_K * vector = quantize_one<block_q8_K>(params, GGML_TYPE_Q8_K, src1);
+    const auto row = [&](int64_t at) { return (const char *) src0->data + at * src0->nb[1]; };
+    const auto begin = [&](int64_t at, int64_t) { ask_for(row(at), AHEAD); };
+    share_out(params, src0->ne[1], LEAST_ROWS, begin, [&](int64_t at, int64_t end, int64_t next, int64_t) {
+        const Later later(row(end), row(next));
+        for (; at < end; at++) {
+            ((float *) dst->data)[at] = dot_q6_K(n, (const block_q6_K *) row(at), vector, later);
+        }
+    });
     return true;
 }
 
@@ -266,7 +285,8 @@ bool multiply_expert(const ggml_compute_params * params, const ggml_tensor * dst
 extern "C" bool __wrap_ggml_compute_forward_mul_mat_tiled(TILED_PARAMETERS) {
     const ggml_type type = dst->src[0]->type;
     if ((type == GGML_TYPE_Q8_0 && multiply_all<Eights>(params, dst)) ||
-        (type == GGML_TYPE_Q5_0 && multiply_all<Fives>(params, dst))) {
+        (type == GGML_TYPE_Q5_0 && multiply_all<Fives>(params, dst)) ||
+        (type == GGML_TYPE_Q6_K && multiply_q6_K(params, dst))) {
         return true;
     }
     return __real_ggml_compute_forward_mul_mat_tiled(params, dst);

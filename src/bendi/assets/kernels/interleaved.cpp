@@ -1,6 +1,11 @@
-// Prompts through chosen experts in 4 bits (Q4_K, Q4_0, IQ4_NL, MXFP4), for CPUs with AVX-512 and VNNI, in place of llama.cpp's, which
-// multiplies each expert with one vector after another, and has one thread prepare the vectors (repack.cpp,
-// forward_mul_mat_id). Here all vectors that go to an expert meet its rows together, as in prompts.cpp.
+// Weights in 4 bits that llama.cpp laid out anew (Q4_K, Q4_0, IQ4_NL, MXFP4), for CPUs with AVX-512 and VNNI, in place of its
+// own products (repack.cpp).
+//
+// Prompts through chosen experts: it multiplies each expert with one vector after another, and has one thread prepare the
+// vectors. Here all vectors that go to an expert meet its rows together, as in prompts.cpp.
+//
+// Matrices with one vector: it shares them out in parts of the same size and asks for memory up to the end of one. Here
+// parts become smaller, and what is asked for goes on where the next one begins (pieces.h).
 //
 // llama.cpp asks `ggml_cpu_extra_compute_forward` whether weights that were laid out anew compute an operation; the linker
 // sends that here (--wrap), and what is not covered goes on to the original.
@@ -19,6 +24,7 @@ extern "C" bool __wrap_ggml_cpu_extra_compute_forward(ggml_compute_params * para
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__) && \
     defined(__AVX512VNNI__) && defined(__F16C__) && defined(__FMA__)
 
+#include "one_vector.h"
 #include "sixteen_rows.h"
 
 #include <cstring>
@@ -29,6 +35,7 @@ namespace {
 
 constexpr int64_t LEAST_TOKENS = 4;
 constexpr int64_t LEAST_ROWS = 64;  // that a thread takes at a time
+constexpr int64_t LEAST_EIGHTS = 8;  // of rows, with one vector
 
 // Four vectors, interleaved by eight bytes as ggml_quantize_mat_q8_K_4x8 and ggml_quantize_mat_q8_0_4x8 would.
 template <typename Block, typename Four> void interleave(const Block * const (&from)[4], int64_t at, Four & out) {
@@ -46,7 +53,7 @@ template <typename Block, typename Four> void interleave(const Block * const (&f
     }
 }
 
-using Gemv = void (*)(int, float *, size_t, const void *, const void *, int, int);
+using Gemv = void (*)(int, float *, const void *, const void *, int, const void *);
 
 // `GEMV`: for one vector. `Plain`: blocks of one vector.
 template <typename KIND, typename PLAIN, ggml_type TYPE, int SIZE, Gemv GEMV> struct Product4 {
@@ -54,24 +61,25 @@ template <typename KIND, typename PLAIN, ggml_type TYPE, int SIZE, Gemv GEMV> st
     using Plain = PLAIN;
     static constexpr ggml_type VECTORS = TYPE;
     static constexpr int NUMBERS = SIZE;
-    static void one(int n, float * out, const void * matrix, const void * vector, int rows) {
-        GEMV(n, out, rows, matrix, vector, 1, rows);
+    static void one(int n, float * out, const void * matrix, const void * vector, int rows, const void * then) {
+        GEMV(n, out, matrix, vector, rows, then);
     }
 };
 
-template <typename Weights, Gemv GEMV> using Of32 = Product4<WithExcess<Weights>, block_q8_0, GGML_TYPE_Q8_0, QK8_0, GEMV>;
+template <typename Weights>
+using Of32 = Product4<WithExcess<Weights>, block_q8_0, GGML_TYPE_Q8_0, QK8_0, gemv_of_4_bits<Weights>>;
 
 // `LAYOUT`: the class of llama.cpp whose weights lie as the kernels expect them.
-struct Q4K : Product4<WithMinima, block_q8_K, GGML_TYPE_Q8_K, QK_K, ggml_gemv_q4_K_8x8_q8_K> {
+struct Q4K : Product4<WithMinima, block_q8_K, GGML_TYPE_Q8_K, QK_K, gemv_q4_K> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI10block_q4_KLl8ELl8EL9ggml_type15EEE";
 };
-struct Q40 : Of32<Linear, ggml_gemv_q4_0_8x8_q8_0> {
+struct Q40 : Of32<Linear> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI10block_q4_0Ll8ELl8EL9ggml_type8EEE";
 };
-struct Iq4Nl : Of32<Nonlinear, ggml_gemv_iq4_nl_8x8_q8_0> {
+struct Iq4Nl : Of32<Nonlinear> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI12block_iq4_nlLl8ELl8EL9ggml_type8EEE";
 };
-struct Mxfp4 : Of32<Float4, ggml_gemv_mxfp4_8x8_q8_0> {
+struct Mxfp4 : Of32<Float4> {
     static constexpr const char * LAYOUT = "N4ggml3cpu6repack13tensor_traitsI11block_mxfp4Ll8ELl8EL9ggml_type8EEE";
 };
 
@@ -154,7 +162,7 @@ template <typename Type> class Experts {
         const char * matrix = (const char *) src0->data + expert * src0->nb[2] + row * src0->nb[1];
         if (rest == 1) {
             const Place & last = mine[count - 1];
-            Type::one((int) src0->ne[0], out(last, row), matrix, vector(last), (int) there);
+            Type::one((int) src0->ne[0], out(last, row), matrix, vector(last), (int) there, nullptr);
         }
         if (fours == 0) {
             return;
@@ -215,10 +223,29 @@ bool laid_out_anew(const ggml_tensor * weights) {
     return weights->extra != nullptr && weights->buffer != nullptr && weights->buffer->buft == ggml_backend_cpu_repack_buffer_type();
 }
 
+template <typename Type> bool lies_as(const ggml_tensor * weights) {
+    const ggml::cpu::tensor_traits & traits = *(const ggml::cpu::tensor_traits *) weights->extra;
+    return strcmp(typeid(traits).name(), Type::LAYOUT) == 0;
+}
+
+template <typename Type> bool one_vector(const ggml_compute_params * params, ggml_tensor * op) {
+    const ggml_tensor * src0 = op->src[0], * src1 = op->src[1];
+    if (!lies_as<Type>(src0) || !is_one_vector(op) || src0->ne[1] % 8 != 0 ||
+        params->wsize < ggml_row_size(Type::VECTORS, src1->ne[0])) {
+        return false;
+    }
+    const auto * vector = quantize_one<typename Type::Plain>(params, Type::VECTORS, src1);
+    const auto eight = [&](int64_t at) { return (const char *) src0->data + at * 8 * src0->nb[1]; };
+    const auto begin = [&](int64_t at, int64_t) { ask_for(eight(at), AHEAD); };
+    share_out(params, src0->ne[1] / 8, LEAST_EIGHTS, begin, [&](int64_t at, int64_t end, int64_t next, int64_t) {
+        Type::one((int) src0->ne[0], (float *) op->data + 8 * at, eight(at), vector, (int) (8 * (end - at)), eight(next));
+    });
+    return true;
+}
+
 template <typename Type> bool multiplied(const ggml_compute_params * params, ggml_tensor * op) {
     const ggml_tensor * src0 = op->src[0], * src1 = op->src[1];
-    const ggml::cpu::tensor_traits & traits = *(const ggml::cpu::tensor_traits *) src0->extra;
-    if (strcmp(typeid(traits).name(), Type::LAYOUT) != 0 || src1->ne[2] < LEAST_TOKENS || src1->ne[3] != 1 ||
+    if (!lies_as<Type>(src0) || src1->ne[2] < LEAST_TOKENS || src1->ne[3] != 1 ||
         src1->type != GGML_TYPE_F32 || src1->nb[0] != sizeof(float) || op->nb[0] != sizeof(float) || src0->ne[1] % 8 != 0) {
         return false;
     }
@@ -233,12 +260,15 @@ template <typename Type> bool multiplied(const ggml_compute_params * params, ggm
 }  // namespace
 
 extern "C" bool __wrap_ggml_cpu_extra_compute_forward(ggml_compute_params * params, ggml_tensor * op) {
-    if (op->op == GGML_OP_MUL_MAT_ID && !params->use_ref && laid_out_anew(op->src[0]) &&
-        (multiplied<Q4K>(params, op) || multiplied<Q40>(params, op) || multiplied<Iq4Nl>(params, op) ||
-         multiplied<Mxfp4>(params, op))) {
-        return true;
+    const bool one = op->op == GGML_OP_MUL_MAT, chosen = op->op == GGML_OP_MUL_MAT_ID;
+    if (params->use_ref || !(one || chosen) || !laid_out_anew(op->src[0])) {
+        return __real_ggml_cpu_extra_compute_forward(params, op);
     }
-    return __real_ggml_cpu_extra_compute_forward(params, op);
+    const bool computed = one ? one_vector<Q4K>(params, op) || one_vector<Q40>(params, op) ||
+                                    one_vector<Iq4Nl>(params, op) || one_vector<Mxfp4>(params, op)
+                              : multiplied<Q4K>(params, op) || multiplied<Q40>(params, op) ||
+                                    multiplied<Iq4Nl>(params, op) || multiplied<Mxfp4>(params, op);
+    return computed || __real_ggml_cpu_extra_compute_forward(params, op);
 }
 
 #else
