@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -217,6 +218,7 @@ def main() -> int:
     parser.add_argument("--aiperf", type=Path)
     parser.add_argument("--only-aiperf", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not be left behind
     settings: Settings = load_settings()
     build = native_builds.chosen(settings).build
     if build is None:

@@ -29,6 +29,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -321,6 +322,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not be left behind
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ |= {"BENDI_STATE": str(folder / "state"), "BENDI_MODELS": str(folder / "models")}
