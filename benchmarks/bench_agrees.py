@@ -63,7 +63,7 @@ class Pair:
 def repeat(opened: Opened, cell: Cell, block: int, vocab_size: int | None, seed: int) -> Repeat:
     turn = Turn(cell, block, 0, vocab_size, opened.load_s)
     care = Care(warm_up_least=1, warm_up_most=2)
-    return measure(opened.engine, turn, Place(care, seed, Path()), Ruler(1.0))
+    return measure(opened.engine, turn, Place(care, seed, Path()), Ruler())
 
 
 def beside_llama_bench(

@@ -313,3 +313,25 @@ def test_a_worker_that_lets_nobody_in_holds_nobody_else_up(tmp_path: Path) -> No
         asyncio.run(main(listener))
     assert ended == [None]
     assert [said["content"] for said in heard if "content" in said] == [str(2**20)]
+
+
+def test_who_leaves_before_a_worker_lets_anybody_in_is_let_go(tmp_path: Path) -> None:
+    ended: list[Exception | None] = []
+    cancel = Cancellation()
+    address = transport.Address(key="k", socket_path=str(tmp_path / "w"))
+
+    async def main() -> None:
+        asking = asyncio.create_task(
+            loop_transport.ask(address, "/completion", {}, cancel, lambda _events: None, ended.append)
+        )
+        await asyncio.sleep(0.1)
+        assert not ended
+        cancel.cancel()
+        await asyncio.wait_for(asking, 10)
+
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(address.socket_path)
+        listener.listen(0)
+        other.connect(address.socket_path)
+        asyncio.run(main())
+    assert ended == [None]

@@ -30,7 +30,7 @@ from bendi.errors import (
     StoreError,
 )  # fmt: skip
 from bendi.hardware import detect_cpu
-from bendi.messages import GenerateRequest, Message, Sampling
+from bendi.messages import Cancellation, GenerateRequest, Message, Sampling
 
 NOTHING = WorkerConfig("", [])
 QUESTION = (Message("user", "Why?"),)
@@ -327,3 +327,19 @@ def test_model_behind_a_link(tmp_path: Path, demo_model: Path) -> None:
         assert list(engine.generate(GenerateRequest(messages=QUESTION, max_tokens=2)))[-1].finish
     finally:
         engine.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no way to stop a process there")
+@pytest.mark.timeout(40)
+def test_an_answer_that_is_broken_off_does_not_wait_for_a_worker_that_hangs(endless: LlamaServerEngine) -> None:
+    cancel = Cancellation()
+    chunks = endless.generate(ENDLESS, cancel)
+    pid = pid_of(endless)
+    try:
+        for chunk in chunks:
+            if chunk.text and not cancel.cancelled:
+                os.kill(pid, signal.SIGSTOP)
+                cancel.cancel()
+        assert chunk.finish == "cancelled" and chunk.usage and chunk.usage.completion_tok
+    finally:
+        os.kill(pid, signal.SIGCONT)

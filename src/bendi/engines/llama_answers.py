@@ -26,6 +26,8 @@ FORBIDDEN_BIAS = -100.0
 """A token with this bias or less never comes."""
 _SHORT_BYTES, _SHORT_TOK = 1024, 512
 """A prompt of so much text, or so many tokens, is computed in one step: there is little to tell of on the way."""
+_COUNT_S = 1.0
+"""An answer that was broken off is over: nobody waits longer for the length of its prompt."""
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
 
@@ -100,7 +102,7 @@ class Answers:
         """0 where the worker does not tell any more."""
         path, body = asked.counting()
         try:
-            answer = transport.call(self._address, path, body)
+            answer = transport.call(self._address, path, body, _COUNT_S)
         except (WorkerGone, WorkerRefused):
             return 0
         return int(answer["input_tokens"]) if "input_tokens" in answer else len(answer["tokens"])

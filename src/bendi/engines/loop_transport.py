@@ -21,6 +21,7 @@ _MOST_CHUNK_BYTES = 64 * 1024 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
 _FULL_S = 0.01
+"""Until the next attempt where too many wait to be let in by a worker."""
 
 
 async def ask(
@@ -87,6 +88,8 @@ class _Arriving(asyncio.Protocol):
         try:
             connection.setblocking(False)
             while not _connect(connection, socket_path):
+                if self._cancel.cancelled:
+                    raise InterruptedError
                 await asyncio.sleep(_FULL_S)
             with suppress(BlockingIOError):
                 self._request = self._request[connection.send(self._request) :]
