@@ -13,11 +13,12 @@ None of them is needed; who is missing is named at the end, and how to get it.
 
 Models have real shapes and random weights: they say nothing, and are as fast as the real ones. All engines hold the
 model at once and are asked in turns for the same lengths, so that whatever else the machine does meets all of them:
-PP of 512 tokens and TG of 24, after as many tokens as `--depths` says. A timing beside which something else was running
-is taken again, twice at most. Tables show medians in tokens per second, half the distance between the fastest and the
-slowest timing, the ratio to the first engine, and for TG the share of what memory allows: the bandwidth measured right
-before and after each timing, divided by the bytes of weights and of keys and values that one token reads. (On a virtual
-machine it moves by a factor of two within minutes, so that one figure for the whole run would say nothing.)
+PP of 512 tokens and TG of 24, after as many tokens as `--depths` says. A timing beside which something else was
+running is taken again, twice at most. Tables show medians in tokens per second, half the distance between the fastest
+and the slowest timing, the ratio to the first engine, and for TG the share of what memory allows: the bandwidth
+measured for a quarter of a second right before and after each timing, divided by the bytes of weights and of keys and
+values that one token reads. (On a virtual machine it moves by a factor of two within minutes, so that one figure for
+the whole run would say nothing.)
 
 With `--out`, what is measured is kept in a file and not measured again (`--seconds N` ends after the depth that is
 being measured then). `--quick` is always the same small round: Qwen3-0.6B in Q8_0, depths 0 and 512.
@@ -81,7 +82,8 @@ _F16_BYTES = 2
 _SETTLE_S = 0.2
 """Threads of engines go on waiting at full speed for a moment after an answer."""
 _SURELY_HELD_TOK = 256
-_MEMORY_BYTES, _MEMORY_ROUNDS = 128 * MIB, 2
+_MEMORY_BYTES, _MEMORY_S = 128 * MIB, 0.25
+"""Before and after an answer, and about as long: memory of a virtual machine has phases of a tenth of a second."""
 
 
 @dataclass
@@ -142,9 +144,9 @@ class Match:
 
     def _time(self, each: Contestant, into: Timings) -> None:
         prompt = self._undisturbed(lambda: self._ask(each, _PROMPT_TOK, 1), into)
-        before_s = self._memory.seconds(_MEMORY_ROUNDS)
+        before_s = self._memory.mean_seconds(_MEMORY_S)
         answer = self._undisturbed(lambda: self._ask(each, _SHORT_TOK, _ANSWER_TOK + 1), into)
-        memory_s = (before_s + self._memory.seconds(_MEMORY_ROUNDS)) / 2
+        memory_s = (before_s + self._memory.mean_seconds(_MEMORY_S)) / 2
         into.held &= (prompt.computed_tok or 0) < _PROMPT_TOK + _SURELY_HELD_TOK
         into.held &= (answer.computed_tok or 0) < _SHORT_TOK + _SURELY_HELD_TOK
         into.pp_tok_s.append(prompt.pp_tok_s or 0.0)

@@ -1,6 +1,6 @@
 """Everything at once on `bendi serve`, for minutes: does anything grow?
 
-    python benchmarks/soak.py [--minutes 10] [--clients 6] [--seed 1]
+    python benchmarks/soak.py [--minutes 10] [--clients 6] [--seed 1] [--samples FILE.csv]
 
 Clients that stream and that do not, in all dialects, that leave in the middle, store answers and go on from them, hold
 conversations and delete them, ask for what is refused, and (more rarely, since each takes as long as a hundred others)
@@ -38,7 +38,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -321,6 +321,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--samples", type=Path, help="what was seen every second, for a look at its course")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not be left behind
     with tempfile.TemporaryDirectory() as name:
@@ -336,6 +337,9 @@ def main() -> None:
     print(f"{options.minutes:g} minutes, {options.clients} clients, {counts.total()} requests")
     for (kind, done), count in sorted(counts.items(), key=str):
         print(f"  {kind:22} {done!s:>20} {count:8d}")
+    if options.samples:
+        rows = [",".join(map(str, astuple(one))) for one in samples]
+        options.samples.write_text("\n".join([",".join(field.name for field in fields(Sample)), *rows, ""]))
     found = list(judged(samples))
     print(f"{'':14} {'start':>9} {'warm':>9} {'end':>9}  {'per 1000 requests':>30}  {'in the second half':>30}")
     print("\n".join(row for row, _verdict in found))

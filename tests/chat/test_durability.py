@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from bendi.chat.database import Database
 from bendi.chat.journal import Change, Journal
-from bendi.chat.recovery import Files
+from bendi.chat.recovery import Files, damaged_files
 from bendi.chat.schema import MIGRATIONS, migrate, read_meta
 from bendi.chat.sessions import SessionStore
 from bendi.errors import DataError
@@ -201,7 +201,7 @@ def test_the_notice_names_the_file_that_was_set_aside(state: Path, quick_path: P
     (folder / NAME).write_bytes(damaged)
     with contextlib.closing(SessionStore(folder / NAME)) as store:
         (notice,) = store.notices
-        (aside,) = [path for path in store.damaged_files() if not path.name.endswith(("-wal", "-shm"))]
+        (aside,) = [path for path in damaged_files(folder / NAME) if not path.name.endswith(("-wal", "-shm"))]
         assert str(aside) in notice and "Everything in it was restored" in notice
         assert aside.read_bytes()[:100] == damaged[:100]
 

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import struct
+import subprocess
 import sys
 import time
 from asyncio import selector_events
@@ -166,3 +167,28 @@ def test_what_arrives_is_taken_in_small_pieces(monkeypatch: pytest.MonkeyPatch) 
 
     asyncio.run(receive())
     assert max(sizes) == 16 * 1024
+
+
+COLLECTING = """
+import gc
+import bendi.server.serving as serving
+
+gc.disable()
+before = len(gc.get_objects())
+serving.collect_less()
+frozen, after = gc.get_freeze_count(), len(gc.get_objects())
+
+
+class Circle:
+    def __init__(self):
+        self.itself = self
+
+
+Circle()
+print(before > 10_000, frozen > 10_000, after < before / 100, gc.collect() > 0)
+"""
+
+
+def test_what_stays_until_the_end_is_not_looked_through_again_and_new_garbage_is_found() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTING], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4

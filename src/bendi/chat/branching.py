@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bendi.chat.sessions import Session, SessionStore
 
 
@@ -22,6 +24,7 @@ def branch(sessions: SessionStore, session: Session, before_position: int) -> Se
         if stored.kind == "summary":
             covered = int(details.get("covers_to", 0))
             details["covers_to"] = moved[max(position for position in moved if position <= covered)]
-        copy = sessions.append(new.id, stored.message, kind=stored.kind, state=stored.state, details=details)
+        message = replace(stored.message, images=sessions.images(stored))
+        copy = sessions.append(new.id, message, kind=stored.kind, state=stored.state, details=details)
         moved[stored.position] = copy.position
     return sessions.get(new.id)

@@ -82,9 +82,13 @@ class Compactor:
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """The turns as a text for the summariser."""
+    """The turns as a text for the summariser, which is told of images and does not see them."""
     names = {"user": _("User"), "assistant": _("Assistant"), "tool": _("Tool"), "system": _("Note")}
-    return "".join(f"{names[message.role]}: {message.content}\n\n" for message in messages)
+    shown = _("[an image]")
+    return "".join(
+        f"{names[message.role]}: {' '.join([*[shown] * len(message.images), message.content])}\n\n"
+        for message in messages
+    )
 
 
 def _prompt(summary: str, piece: str) -> str:

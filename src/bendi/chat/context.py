@@ -43,7 +43,8 @@ class Dialogue:
             if message.role == "assistant" and not message.content and not message.tool_calls:
                 continue
             if shown and message.role in ("system", "user") and shown[-1].role == message.role:
-                shown[-1] = replace(shown[-1], content=f"{shown[-1].content}\n\n{message.content}")
+                both = "\n\n".join(text for text in (shown[-1].content, message.content) if text)
+                shown[-1] = replace(shown[-1], content=both, images=shown[-1].images + message.images)
             else:
                 shown.append(message)
         return tuple(shown)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -105,6 +105,7 @@ class Conversation:
         self,
         text: str,
         *,
+        images: Sequence[bytes] = (),
         policy: Policy | None = None,
         cancel: Cancellation | None = None,
         on_progress: OnProgress | None = None,
@@ -112,19 +113,23 @@ class Conversation:
     ) -> Generator[Event]:
         """Asks, and yields the answer; closing the generator stops it and keeps what was written.
 
-        `policy` overrides the one in force. `on_progress`: of a compaction. `from_position`: the question takes the
-        place of the messages from there on, which are taken back.
+        `images`: files that the question shows. `policy` overrides the one in force. `on_progress`: of a compaction.
+        `from_position`: the question takes the place of the messages from there on, which are taken back.
 
-        Raises ContextOverflow, before anything is stored, when the policy is to refuse; EngineError as the engine.
+        Raises ContextOverflow, before anything is stored, when the policy is to refuse, and RequestRejected when the
+        model cannot see; EngineError as the engine.
         """
-        if not text.strip():
+        if not text.strip() and not images:
             raise UsageError(_("There is no message to answer."))
         policy = policy or self.setup.policy
-        self._refuse_if_too_long(text, policy, from_position)
+        question = Message("user", text, images=tuple(images))
+        if images:
+            self._budget().prompt_tok(Dialogue((question,)))  # raises for images that this model cannot see
+        self._refuse_if_too_long(question, policy, from_position)
         if from_position is not None:
             self._sessions.supersede(self.setup.session_id, from_position)
             self._slid_to = 0
-        self._sessions.append(self.setup.session_id, Message("user", text))
+        self._sessions.append(self.setup.session_id, question)
         yield from self._answer(policy, cancel or Cancellation(), on_progress)
 
     def retry(
@@ -185,14 +190,17 @@ class Conversation:
                 turns.append(stored)
         turns = [stored for stored in turns if stored.position > covered]
         sent = [stored for stored in turns if policy != "slide" or stored.position > self._slid_to]
-        dialogue = Dialogue(tuple(stored.message for stored in sent), self.setup.system, summary)
+        dialogue = Dialogue(tuple(self._whole(stored) for stored in sent), self.setup.system, summary)
         return _View(dialogue, sent, len(turns) - len(sent))
 
-    def _refuse_if_too_long(self, text: str, policy: Policy, before: int | None) -> None:
+    def _whole(self, stored: StoredMessage) -> Message:
+        return replace(stored.message, images=self._sessions.images(stored))
+
+    def _refuse_if_too_long(self, question: Message, policy: Policy, before: int | None) -> None:
         if policy not in ("error", "ask"):
             return
         dialogue = self._view(policy, before).dialogue
-        asked = replace(dialogue, turns=(*dialogue.turns, Message("user", text)))
+        asked = replace(dialogue, turns=(*dialogue.turns, question))
         budget = self._budget()
         needed_tok = budget.needed_tok(asked)
         if needed_tok > budget.available_tok:

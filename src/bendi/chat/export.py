@@ -1,17 +1,26 @@
-"""Sessions and personas as documents: JSON with everything, or Markdown for reading."""
+"""Sessions and personas as documents: JSON with everything, or Markdown for reading.
+
+`images`, where it is given, gets the bytes of what a message shows, which then becomes part of the document.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from bendi.chat.personas import TEXTS, Persona
+from bendi.chat.pictures import media_type
 from bendi.chat.sessions import Session, StoredMessage
 from bendi.i18n import _
 
+Images = Callable[[StoredMessage], Sequence[bytes]]
 
-def session_record(session: Session, messages: Sequence[StoredMessage] | None = None) -> dict[str, Any]:
+
+def session_record(
+    session: Session, messages: Sequence[StoredMessage] | None = None, images: Images | None = None
+) -> dict[str, Any]:
     """JSON values. Times are ISO 8601 with the local zone. Without `messages`: their count only."""
     record: dict[str, Any] = {
         "id": session.id,
@@ -24,7 +33,7 @@ def session_record(session: Session, messages: Sequence[StoredMessage] | None = 
     }
     if messages is None:
         return record | {"messages": session.messages}
-    return record | {"messages": [message_record(stored) for stored in messages]}
+    return record | {"messages": [message_record(stored, images) for stored in messages]}
 
 
 def persona_record(persona: Persona) -> dict[str, Any]:
@@ -33,7 +42,7 @@ def persona_record(persona: Persona) -> dict[str, Any]:
     return {"name": persona.name, **texts, "parameters": dict(persona.values), "builtin": persona.builtin}
 
 
-def session_markdown(session: Session, messages: Sequence[StoredMessage]) -> str:
+def session_markdown(session: Session, messages: Sequence[StoredMessage], images: Images | None = None) -> str:
     names = {"user": _("User"), "assistant": _("Assistant"), "tool": _("Tool"), "system": _("Note")}
     lines = [f"# {session.title or session.id}", ""]
     facts = {
@@ -54,12 +63,16 @@ def session_markdown(session: Session, messages: Sequence[StoredMessage]) -> str
         if stored.message.reasoning:
             summary = _("Thinking")
             lines += ["<details>", f"<summary>{summary}</summary>", "", stored.message.reasoning, "", "</details>", ""]
+        for image in images(stored) if images else ():
+            lines += [f"![{_('image')}](data:{media_type(image)};base64,{base64.b64encode(image).decode()})", ""]
+        if not images:
+            lines += [_("[an image]") for _name in stored.images]
         lines.append(stored.message.content)
         lines += [f"`{call.name}({call.arguments})`" for call in stored.message.tool_calls]
     return "\n".join(lines) + "\n"
 
 
-def message_record(stored: StoredMessage) -> dict[str, Any]:
+def message_record(stored: StoredMessage, images: Images | None = None) -> dict[str, Any]:
     """JSON values of one message, as `session_record` has them."""
     message = stored.message
     record: dict[str, Any] = {"role": message.role, "content": message.content}
@@ -71,6 +84,10 @@ def message_record(stored: StoredMessage) -> dict[str, Any]:
         ]
     if message.tool_call_id:
         record["tool_call_id"] = message.tool_call_id
+    if stored.images:
+        record["images"] = [{"name": name} for name in stored.images]
+    for entry, image in zip(record.get("images", ()), images(stored) if images else (), strict=bool(images)):
+        entry["base64"] = base64.b64encode(image).decode()
     return record | {
         "position": stored.position,
         "kind": stored.kind,

@@ -36,6 +36,8 @@ class Sessions(Protocol):
 
     def supersede(self, session_id: str, from_position: int) -> int: ...
 
+    def images(self, stored: StoredMessage) -> tuple[bytes, ...]: ...
+
 
 class MemorySessions:
     """Nothing of it reaches a disk."""
@@ -90,3 +92,6 @@ class MemorySessions:
         for stored in taken:
             messages[stored.position - 1] = replace(stored, superseded=True)
         return len(taken)
+
+    def images(self, stored: StoredMessage) -> tuple[bytes, ...]:
+        return stored.message.images

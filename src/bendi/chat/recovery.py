@@ -224,6 +224,11 @@ def _readable_rows(source: sqlite3.Connection, table: str) -> Iterator[dict[str,
             continue
 
 
+def damaged_files(database: Path) -> list[Path]:
+    """Files set aside by repairs; they may hold text of deleted sessions."""
+    return sorted(database.parent.glob(f"{database.name}.damaged-*"))
+
+
 def _set_aside(files: Files, *, also_copies: bool) -> Path | None:
     """Renames the damaged database, its log first: a log without its database is harmless, but one that SQLite
     finds beside a new database would be written into it."""

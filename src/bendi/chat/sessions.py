@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 
 from bendi.chat.database import Database
 from bendi.chat.journal import Change
+from bendi.chat.pictures import Pictures
 from bendi.errors import DataError, NotFoundError, UsageError
 from bendi.i18n import _
 from bendi.messages import Message, Role, ToolCall
@@ -58,7 +59,8 @@ class StoredMessage:
     """`position`: its place in the session, increasing. `state` "partial": the answer was interrupted.
 
     `kind` "summary": a note of role `system` that stands for the messages up to `details["covers_to"]`.
-    `details`: usage, timings and the like, as JSON values.
+    `details`: usage, timings and the like, as JSON values. `images`: names of those that it shows, whose bytes are only
+    in `SessionStore.images`, and in the message itself where nothing is stored on disk.
     """
 
     id: int
@@ -70,6 +72,7 @@ class StoredMessage:
     superseded: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
     created_s: float = 0.0
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,17 @@ class Hit:
 class SessionStore:
     """All sessions of one database file. Safe to use from several threads and processes.
 
-    Raises DataError when the file cannot be read or written; a damaged one is restored first, and `notices` says so.
+    `pictures`: the images of its messages. Raises DataError when the file cannot be read or written; a damaged one is
+    restored first, and `notices` says so.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._database = Database(path)
+        self.pictures = Pictures(path.with_name(f"{path.stem}-images"))
         self._drafts: dict[str, Session] = {}  # created, but without a message yet
         self.notices: Sequence[str] = self._database.notices
+        if not self.notices:  # after a repair, what is missing may yet be found
+            self.pictures.sweep(row["id"] for row in self._database.read("SELECT id FROM sessions", ()))
 
     def close(self) -> None:
         self._database.close()
@@ -207,6 +213,8 @@ class SessionStore:
     ) -> StoredMessage:
         """Adds a message at the end. The first question of a session without title becomes its title."""
         made: list[StoredMessage] = []
+        images = self.pictures.keep(session_id, message.images)
+        message = replace(message, images=())
 
         def build(connection: sqlite3.Connection) -> Change:
             last_id = connection.execute("SELECT coalesce(max(id), 0) FROM messages").fetchone()[0]
@@ -214,16 +222,25 @@ class SessionStore:
                 "SELECT coalesce(max(position), 0) FROM messages WHERE session = ?", (session_id,)
             ).fetchone()[0]
             stored = StoredMessage(
-                last_id + 1, session_id, last_position + 1, message, kind, state, False, details or {}, time.time()
-            )
+                last_id + 1, session_id, last_position + 1, message, kind, state, False, details or {}, time.time(),
+                images,
+            )  # fmt: skip
             made.append(stored)
             title = _title(message.content) if message.role == "user" else ""
             row = _found_row(connection, session_id, self._drafts.get(session_id))
             return Change(rows=(_touched(row, title=title), ("messages", _message_row(stored))))
 
-        self._database.write(build)
+        try:
+            self._database.write(build)
+        except NotFoundError:
+            self.pictures.forget([session_id])
+            raise
         self._drafts.pop(session_id, None)
         return made[-1]
+
+    def images(self, stored: StoredMessage) -> tuple[bytes, ...]:
+        """What a message shows. Raises DataError when one of its images is lost."""
+        return tuple(self.pictures.read(stored.session_id, name) for name in stored.images)
 
     def rewrite(
         self, stored: StoredMessage, message: Message, *, state: State, details: Mapping[str, Any] | None = None
@@ -253,7 +270,8 @@ class SessionStore:
         return count[0]
 
     def delete(self, session_ids: Sequence[str]) -> bool:
-        """Deletes sessions for good: their text is in none of the files any more, also not in the copies.
+        """Deletes sessions for good, with their images: their text is in none of the files any more, also not in the
+        copies.
 
         False when another process reads at this moment: the bytes are then removed at the next start.
         """
@@ -261,11 +279,8 @@ class SessionStore:
         for session_id in ids:
             self._drafts.pop(session_id, None)
         self._database.write(lambda _connection: Change(delete=ids))
+        self.pictures.forget(ids)
         return self._database.purge()
-
-    def damaged_files(self) -> list[Path]:
-        """Files set aside by repairs; they may hold text of deleted sessions."""
-        return sorted(self._path.parent.glob(f"{self._path.name}.damaged-*"))
 
     def recent_prompts(self, limit: int = 500) -> list[str]:
         """What the user of this machine wrote last, oldest first, for the arrow keys."""
@@ -337,9 +352,10 @@ def _stored(row: sqlite3.Row) -> StoredMessage:
     message = Message(
         cast(Role, row["role"]), row["content"], row["reasoning"], calls, str(extra.pop("tool_call_id", ""))
     )
+    images = tuple(map(str, extra.pop("images", ())))
     return StoredMessage(
         row["id"], row["session"], row["position"], message, row["kind"], row["state"], bool(row["superseded"]), extra,
-        row["created_s"],
+        row["created_s"], images,
     )  # fmt: skip
 
 
@@ -352,6 +368,8 @@ def _message_row(stored: StoredMessage) -> dict[str, Any]:
         ]
     if message.tool_call_id:
         extra["tool_call_id"] = message.tool_call_id
+    if stored.images:
+        extra["images"] = list(stored.images)
     return {
         "id": stored.id,
         "session": stored.session_id,

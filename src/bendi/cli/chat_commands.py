@@ -156,7 +156,8 @@ def _save(talk: Talk, argument: str) -> None:
     path = Path(argument).expanduser()
     if path.exists():
         raise UsageError(_("{path} exists already.").format(path=path), hint=_("Choose another name."))
-    write_session(path, session, talk.conversation.messages, as_json=path.suffix.lower() == ".json")
+    messages = talk.conversation.messages
+    write_session(path, session, messages, talk.sessions.images, as_json=path.suffix.lower() == ".json")
     talk.screen.note(_("Saved in {path}.").format(path=path))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bendi.chat.durable import write_durably
-from bendi.chat.export import session_markdown, session_record
+from bendi.chat.export import Images, session_markdown, session_record
 from bendi.chat.kept_states import KeptStates
+from bendi.chat.recovery import damaged_files
 from bendi.chat.sessions import Session, SessionStore, StoredMessage
 from bendi.cli import output
 from bendi.cli.answers import printable
@@ -102,24 +103,27 @@ def _export(args: argparse.Namespace, store: SessionStore) -> None:
     by_name = "json" if args.output and args.output.lower().endswith(".json") else "markdown"
     as_json = (args.format or ("json" if args.json else by_name)) == "json"
     if args.output:
-        write_session(Path(args.output), session, messages, as_json=as_json)
+        write_session(Path(args.output), session, messages, store.images, as_json=as_json)
         output.say(_("Saved in {path}.").format(path=args.output))
     else:
-        output.data(_document(session, messages, as_json=as_json), end="")
+        output.data(_document(session, messages, store.images, as_json=as_json), end="")
 
 
-def write_session(path: Path, session: Session, messages: Sequence[StoredMessage], *, as_json: bool) -> None:
-    """The session as a file, Markdown or JSON. Raises DataError."""
+def write_session(
+    path: Path, session: Session, messages: Sequence[StoredMessage], images: Images, *, as_json: bool
+) -> None:
+    """The session as a file, Markdown or JSON, with its images. Raises DataError."""
+    content = _document(session, messages, images, as_json=as_json).encode()
     try:
-        write_durably(path, _document(session, messages, as_json=as_json).encode())
+        write_durably(path, content)
     except OSError as error:
         raise DataError(_("{path} cannot be written: {error}").format(path=path, error=error)) from error
 
 
-def _document(session: Session, messages: Sequence[StoredMessage], *, as_json: bool) -> str:
+def _document(session: Session, messages: Sequence[StoredMessage], images: Images, *, as_json: bool) -> str:
     if not as_json:
-        return session_markdown(session, messages)
-    return json.dumps(session_record(session, messages), ensure_ascii=False, indent=2) + "\n"
+        return session_markdown(session, messages, images)
+    return json.dumps(session_record(session, messages, images), ensure_ascii=False, indent=2) + "\n"
 
 
 def _rename(args: argparse.Namespace, store: SessionStore) -> None:
@@ -149,7 +153,7 @@ def _remove(args: argparse.Namespace, store: SessionStore) -> None:
     else:
         text = ngettext("{count} session deleted for good.", "{count} sessions deleted for good.", len(sessions))
         output.say(text.format(count=len(sessions)))
-    damaged = store.damaged_files()
+    damaged = damaged_files(settings.sessions_file)
     if damaged:
         output.say(_("Files that a repair had set aside may still hold their text; delete them if you wish:"))
         for path in damaged:

@@ -12,15 +12,17 @@ of the key they use; without keys, those of whoever sits at this machine, which 
     DELETE /api/bendi/sessions/{id}               {"deleted": [id]}, for good
     POST   /api/bendi/sessions/{id}/branch        {"before_position": N} -> a new session with the messages before it
     POST   /api/bendi/sessions/{id}/messages      asks, answers as events, see below
+    GET    /api/bendi/sessions/{id}/images/{name}  the file of an image that one of its messages shows
 
     session: {"id", "title", "model", "persona", "created", "updated", "settings": {"system", "set": {name: value}},
               "messages": how many}
-    message: {"role", "content", "reasoning"?, "tool_calls"?, "position", "kind": "turn" | "summary",
-              "state": "complete" | "partial", "superseded", "created", "details": {"finish", "usage", "timings"}}
+    message: {"role", "content", "images"?: [{"name"}], "reasoning"?, "tool_calls"?, "position",
+              "kind": "turn" | "summary", "state": "complete" | "partial", "superseded", "created",
+              "details": {"finish", "usage", "timings"}}
 
-A question is `{"text"}`, or `{"retry": true}` for another answer to the last one. With `"from_position": N` every
-message from that one on is superseded first (kept, no longer sent): so a message is edited; to keep both ways open,
-branch before.
+A question is `{"text", "images"}`, one of them at least, or `{"retry": true}` for another answer to the last one. Each
+image is a `data:` URI. With `"from_position": N` every message from that one on is superseded first (kept, no longer
+sent): so a message is edited; to keep both ways open, branch before.
 `"policy"`: `error`, `compact` or `slide`, over what persona and session say. The question is on disk before anything is
 computed, the answer as it comes; closing the connection stops the model, and what was written is kept as `partial`.
 
@@ -55,6 +57,7 @@ from bendi.chat.conversation import ContextChanged, Conversation, Event, Reply
 from bendi.chat.export import message_record, session_markdown, session_record
 from bendi.chat.kept_states import KeptStates
 from bendi.chat.parameters import PARAMETERS, check_value
+from bendi.chat.pictures import media_type
 from bendi.chat.sessions import Session, StoredMessage
 from bendi.chat.setup import Setup
 from bendi.errors import ContextOverflow, NotFoundError, UsageError
@@ -64,6 +67,7 @@ from bendi.server.api_errors import ApiError, error_body
 from bendi.server.bridge import yielded
 from bendi.server.context_policy import refused
 from bendi.server.endpoint import MODEL_ERRORS, Call, Endpoint
+from bendi.server.images import MAX_IMAGES, image_from_url
 from bendi.server.pool import Lease, Wish
 from bendi.server.sse import EventStream, frame
 
@@ -94,9 +98,10 @@ class SessionChange(BaseModel):
 
 
 class SessionQuestion(BaseModel):
-    """Either `text`, or `retry`."""
+    """Either `text` and `images`, or `retry`."""
 
     text: str = ""
+    images: list[str] = Field(default=[], max_length=MAX_IMAGES)
     retry: bool = False
     from_position: int | None = Field(default=None, ge=1)
     policy: Literal["error", "compact", "slide"] | None = None
@@ -171,7 +176,8 @@ async def _export(call: Call) -> Response:
     session = await _owned(call)
     messages = await asyncio.to_thread(call.services.sessions.messages, session.id)
     headers = {"Content-Disposition": f'attachment; filename="{session.id}.md"'}
-    return Response(session_markdown(session, messages), media_type="text/markdown; charset=utf-8", headers=headers)
+    text = await asyncio.to_thread(session_markdown, session, messages, call.services.sessions.images)
+    return Response(text, media_type="text/markdown; charset=utf-8", headers=headers)
 
 
 async def _change(call: Call) -> Response:
@@ -217,13 +223,24 @@ async def _branch(call: Call) -> Response:
 
 async def _ask(call: Call) -> Response:
     body: SessionQuestion = call.body
-    if body.retry == bool(body.text.strip()):
+    if body.retry == bool(body.text.strip() or body.images):
         raise ApiError(400, _("Send a text, or retry, and not both."), code="invalid_request", param="text")
     session = await _owned(call)
-    return EventStream(_talk(call, session), lambda error: frame(error_body(error, "bendi"), "error"))
+    images = tuple(image_from_url(text, f"images.{at}") for at, text in enumerate(body.images))
+    return EventStream(_talk(call, session, images), lambda error: frame(error_body(error, "bendi"), "error"))
 
 
-async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
+async def _image(call: Call) -> Response:
+    session = await _owned(call)
+    name = call.request.path_params["name"]
+    messages = await asyncio.to_thread(call.services.sessions.messages, session.id, superseded=True)
+    if not any(name in stored.images for stored in messages):
+        raise ApiError(404, _("There is no such image."), code="image_not_found")
+    image = await asyncio.to_thread(call.services.sessions.pictures.read, session.id, name)
+    return Response(image, media_type=media_type(image))
+
+
+async def _talk(call: Call, session: Session, images: tuple[bytes, ...]) -> AsyncGenerator[bytes, None]:
     """The frames of an answer. What is wrong is raised before the first one, as far as it is known then."""
     services = call.services
     _refuse_while_answering(call, session)
@@ -236,7 +253,7 @@ async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
         lease = await services.pool.acquire(wish)
         try:
             try:
-                async with aclosing(_said(call, session, lease)) as said:
+                async with aclosing(_said(call, session, lease, images)) as said:
                     async for name, data in said:
                         yield frame(data, name)
                 return
@@ -246,7 +263,7 @@ async def _talk(call: Call, session: Session) -> AsyncGenerator[bytes, None]:
                 if longer is None:
                     raise refused(error) from error
                 lease = longer
-            async with aclosing(_said(call, session, lease)) as said:
+            async with aclosing(_said(call, session, lease, images)) as said:
                 async for name, data in said:
                     yield frame(data, name)
         finally:
@@ -265,7 +282,7 @@ async def _grown(call: Call, session: Session, lease: Lease, error: ContextOverf
     return await call.services.pool.grow(lease, Wish(session.model, session=session.id), wanted_tok)
 
 
-async def _said(call: Call, session: Session, lease: Lease) -> AsyncGenerator[Said, None]:
+async def _said(call: Call, session: Session, lease: Lease, images: tuple[bytes, ...]) -> AsyncGenerator[Said, None]:
     body: SessionQuestion = call.body
     sessions = call.services.sessions
     cancel = Cancellation()
@@ -280,8 +297,9 @@ async def _said(call: Call, session: Session, lease: Lease) -> AsyncGenerator[Sa
             events = conversation.retry(policy=body.policy, cancel=cancel, on_progress=show)
         else:
             events = conversation.send(
-                body.text, policy=body.policy, cancel=cancel, on_progress=show, from_position=body.from_position
-            )
+                body.text, images=images, policy=body.policy, cancel=cancel, on_progress=show,
+                from_position=body.from_position,
+            )  # fmt: skip
         left_out = 0
         begun = False
         for event in events:
@@ -415,6 +433,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         summary="A session as Markdown.",
         errors=_MISSING,
         media_types=("text/markdown",),
+    ),
+    Endpoint(
+        method="GET",
+        path=f"{_AT}/{{id}}/images/{{name}}",
+        handler=_image,
+        scope="infer",
+        dialect="bendi",
+        summary="An image that was shown in a session.",
+        errors={**_MISSING, 404: "There is no such session or image, or it belongs to somebody else."},
+        media_types=("image/png", "image/jpeg", "image/gif", "image/bmp"),
     ),
     Endpoint(
         method="PATCH",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -225,6 +226,7 @@ class _Run:
             told.cancel()
             loading.cancel()
         if not self._told.is_set():
+            collect_less()
             self.services.phase.now = "ready"
             address = self.sockets[0].getsockname()
             name = self._shown_name()
@@ -341,6 +343,16 @@ def receive_small_pieces() -> None:
     transport: Any = getattr(selector_events, "_SelectorSocketTransport", None)
     if hasattr(transport, "max_size"):
         transport.max_size = _RECEIVED_BYTES
+
+
+def collect_less() -> None:
+    """What is here when the server is ready stays until its end, and need not be looked through again: a full
+    collection of garbage, which holds up every stream, takes 50 ms with it and less than 1 ms without. The second
+    one here tells the collector that nothing is old: it waits until a quarter of that is new, and keeps garbage
+    meanwhile."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()
 
 
 def _allow_many_connections() -> None:

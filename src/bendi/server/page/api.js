@@ -113,7 +113,11 @@ export const branchSession = (id, position) =>
 export const exportSession = async (id) =>
   (await request("GET", `/api/bendi/sessions/${part(id)}/export`, { accept: "text/markdown" })).text();
 
-/** `question`: {text} or {retry: true}, with `from_position` and `policy` where wanted. */
+/** An image that a message shows, as a Blob. */
+export const image = async (id, name) =>
+  (await request("GET", `/api/bendi/sessions/${part(id)}/images/${part(name)}`, { accept: "image/*" })).blob();
+
+/** `question`: {text, images} or {retry: true}, with `from_position` and `policy` where wanted. */
 export const ask = (id, question, signal) => stream(`/api/bendi/sessions/${part(id)}/messages`, question, signal);
 
 /** How many tokens `text` is for `model`. Loads it if need be. */

@@ -1,8 +1,13 @@
-// Files in a question. A text file goes in whole, in a fence that nothing in it can close; nothing is ever cut.
+// Files in a question. A text file goes in whole, in a fence that nothing in it can close; nothing is ever cut. An image
+// goes beside the text, as it is where engines read its kind, else drawn anew.
 
 import { state } from "./state.js";
 
 const LARGEST_BYTES = 4 * 1024 * 1024;
+// What the server takes, see images.py.
+const LARGEST_IMAGE_BYTES = 10 * 1024 * 1024;
+const MOST_PIXELS = 50_000_000;
+const READ_BY_ENGINES = ["image/png", "image/jpeg", "image/gif", "image/bmp"];
 const OPENING = /\n\n\[file: ([^\n]*)\]\n(`{3,})[^\n]*\n/g;
 
 /** Reads `file`: `{name, text}`, or `{problem}`, the key of a text that says why not. */
@@ -20,6 +25,47 @@ export async function readTextFile(file) {
     }
   }
   return { problem: "fileNotText" };
+}
+
+/** Reads an image: `{name, image, bytes, width, height}`, `image` a `data:` URI; or `{problem}`, as above. */
+export async function readImageFile(file) {
+  let picture;
+  try {
+    picture = await createImageBitmap(file);
+  } catch {
+    return { problem: "imageUnreadable" };
+  }
+  try {
+    const { width, height } = picture;
+    if (width < 2 || height < 2) return { problem: "imageUnreadable" };
+    const fits = file.size <= LARGEST_IMAGE_BYTES && width * height <= MOST_PIXELS;
+    const blob = fits && READ_BY_ENGINES.includes(file.type) ? file : await redrawn(picture);
+    if (!blob || blob.size > LARGEST_IMAGE_BYTES) return { problem: "imageTooLarge" };
+    return { name: file.name, image: await dataUri(blob), bytes: blob.size, width, height };
+  } finally {
+    picture.close();
+  }
+}
+
+/** As JPEG, and smaller where it has too many pixels. */
+async function redrawn(picture) {
+  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (picture.width * picture.height)) * 0.99);
+  const canvas = new OffscreenCanvas(Math.floor(picture.width * scale), Math.floor(picture.height * scale));
+  const context = canvas.getContext("2d");
+  if (!context) return null;
+  context.fillStyle = "white"; // behind what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
+}
+
+export function dataUri(blob) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.addEventListener("load", () => done(reader.result));
+    reader.addEventListener("error", () => failed(reader.error));
+    reader.readAsDataURL(blob);
+  });
 }
 
 /** What is sent: the text, and the files after it. */

@@ -63,9 +63,9 @@ function setAddress(hash) {
   if (location.hash !== hash) history.pushState(null, "", hash);
 }
 
-/** Asks. `fromPosition`: every message from that one on is taken back first. `policy`: for a context that is full. */
-export async function ask(text, { fromPosition, policy } = {}) {
-  const question = { text };
+/** Asks. `images`: `data:` URIs. `fromPosition`: every message from that one on is taken back first. `policy`: for a context that is full. */
+export async function ask(text, { images = [], fromPosition, policy } = {}) {
+  const question = images.length ? { text, images } : { text };
   if (fromPosition !== undefined) question.from_position = fromPosition;
   if (state.session || (await begin(question))) await converse(question, policy);
 }
@@ -140,7 +140,8 @@ function showQuestion(question) {
     const asked = state.messages.findLastIndex((message) => message.role === "user");
     state.messages = state.messages.filter((message, at) => at <= asked || message.kind === "summary");
   } else {
-    state.messages = [...state.messages, { role: "user", content: question.text, kind: "turn", state: "complete", waiting: true }];
+    const images = question.images?.map((source) => ({ source }));
+    state.messages = [...state.messages, { role: "user", content: question.text, images, kind: "turn", state: "complete", waiting: true }];
   }
 }
 

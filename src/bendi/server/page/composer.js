@@ -1,7 +1,7 @@
 // Where questions are written: the field, files, the persona, send and stop, and how full the context is.
 
 import * as api from "./api.js";
-import { contextTokens, estimateTokens, isLoaded, partsOf, readTextFile, withFiles } from "./attachments.js";
+import { contextTokens, estimateTokens, isLoaded, partsOf, readImageFile, readTextFile, withFiles } from "./attachments.js";
 import * as chat from "./chat.js";
 import { shown, toast } from "./dialogs.js";
 import { byId, el, replace } from "./dom.js";
@@ -38,10 +38,11 @@ export function start() {
   on("loaded", update);
   on("refused", () => {
     // A question that was not taken goes back into the field, whole, with its files.
-    const { text, from_position: edited } = state.refused;
-    if (!text || edited !== undefined || field.value || files.length) return;
+    const { text, images = [], from_position: edited } = state.refused;
+    if (!(text || images.length) || edited !== undefined || field.value || files.length) return;
     const back = partsOf(text);
     files = back.files.map((file) => ({ ...file, bytes: new Blob([file.text]).size, tokens: estimateTokens(file.text), exact: false }));
+    files.push(...images.map((source) => sentBefore(source) ?? { name: t("image"), image: source, bytes: Math.floor((source.length * 3) / 4) }));
     setText(back.text);
     refused = back.text;
     drawFiles();
@@ -119,14 +120,21 @@ function key(event) {
   }
 }
 
+let sent = []; // the images of the last question, which may come back
+
+const sentBefore = (source) => sent.find((file) => file.image === source);
+const texts = () => files.filter((file) => !file.image);
+
 function send() {
-  const text = withFiles(field.value.trim(), files);
-  if (!text.trim() || state.answer) return;
+  const text = withFiles(field.value.trim(), texts());
+  sent = files.filter((file) => file.image);
+  if (!(text.trim() || sent.length) || state.answer) return;
+  const images = sent.map((file) => file.image);
   files = [];
   drawFiles();
   setText("");
   toEnd();
-  shown(() => chat.ask(text)).finally(() => field.focus({ preventScroll: true }));
+  shown(() => chat.ask(text, { images })).finally(() => field.focus({ preventScroll: true }));
 }
 
 // ---- Files
@@ -134,10 +142,11 @@ function send() {
 async function attach(list) {
   // A copy: the list of the chooser is emptied while the first file is read.
   for (const file of [...list]) {
-    const read = await readTextFile(file);
+    const read = await (file.type.startsWith("image/") ? readImageFile(file) : readTextFile(file));
     if (read.problem) {
-      const image = file.type.startsWith("image/");
-      toast(t(image ? "noImages" : read.problem, { name: file.name }), { problem: true });
+      toast(t(read.problem, { name: file.name }), { problem: true });
+    } else if (read.image) {
+      files = [...files, read];
     } else {
       files = [...files, { ...read, tokens: estimateTokens(read.text), exact: false }];
     }
@@ -160,14 +169,16 @@ function drawFiles() {
           count();
         },
       }, icon("close")); // prettier-ignore
+      const { image, width, height } = file;
       const tokens = t(file.exact ? "tokens" : "tokensAbout", { count: number(file.tokens) });
+      const more = !image ? ` · ${tokens}` : width ? ` · ${width} × ${height}` : "";
       const tooLong = room !== null && file.tokens > room;
       return el(
         "div",
         { class: tooLong ? "chip over" : "chip", title: tooLong ? t("longerThanContext", { room: number(room) }) : null },
-        icon(tooLong ? "warn" : "file"),
+        image ? el("img", { src: image, alt: "" }) : icon(tooLong ? "warn" : "file"),
         el("span", { class: "file-name" }, file.name),
-        el("small", {}, `${size(file.bytes)} · ${tokens}`),
+        el("small", {}, size(file.bytes) + more),
         remove,
       );
     }),
@@ -179,15 +190,15 @@ function drawFiles() {
 async function count() {
   clearTimeout(counting);
   const model = state.session?.model ?? state.model;
-  const text = withFiles(field.value, files);
+  const text = withFiles(field.value, texts());
   draftTokens = text.trim() ? estimateTokens(text) : 0;
   update();
-  const inexact = files.filter((file) => !file.exact);
+  const inexact = texts().filter((file) => !file.exact);
   if (!isLoaded(model) || (!inexact.length && text.length < 2000)) return;
   try {
     for (const file of inexact) Object.assign(file, { tokens: await api.countTokens(model, file.text), exact: true });
     const exact = await api.countTokens(model, text);
-    if (text === withFiles(field.value, files)) draftTokens = exact;
+    if (text === withFiles(field.value, texts())) draftTokens = exact;
   } catch {
     return; // The estimate stays; the server counts again before it takes the question.
   }

@@ -9,8 +9,8 @@ import { openModels } from "./models_view.js";
 import { state, tell } from "./state.js";
 
 const again = ({ question }, policy) => {
-  const { text, from_position: fromPosition, retry } = question;
-  return shown(() => (retry ? chat.retry(policy) : chat.ask(text, { fromPosition, policy })));
+  const { text, images, from_position: fromPosition, retry } = question;
+  return shown(() => (retry ? chat.retry(policy) : chat.ask(text, { images, fromPosition, policy })));
 };
 
 function dismiss() {

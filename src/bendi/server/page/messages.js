@@ -1,6 +1,7 @@
 // The conversation as it is read: questions, answers, the answer that grows, errors and what can be done about them.
 
-import { partsOf } from "./attachments.js";
+import * as api from "./api.js";
+import { dataUri, partsOf } from "./attachments.js";
 import * as chat from "./chat.js";
 import { shown, toast } from "./dialogs.js";
 import { byId, copyText, el, replace } from "./dom.js";
@@ -17,6 +18,7 @@ let growing = null;
 let waitingFrame = false;
 let editing = null; // the position of the question that is being edited
 let draft = null; // what was written there when it was not taken
+const pictures = new Map(); // addresses of images that were fetched, by session and name
 
 export function start() {
   on("messages", draw);
@@ -91,7 +93,7 @@ function draw() {
 
 function messageNode(message, at) {
   const last = at === state.messages.length - 1 && !state.answer;
-  const key = `${message.position ?? "new"}.${message.state}.${message.content.length}.${message.waiting ?? ""}`;
+  const key = `${message.position ?? "new"}.${message.state}.${message.content.length}.${message.images?.length ?? 0}.${message.waiting ?? ""}`;
   const mode = `${last}.${Boolean(state.answer)}.${editing === message.position && message.position !== undefined}`;
   const known = drawn.get(at);
   if (known?.key === key && known.mode === mode && known.message.content === message.content) return known.node;
@@ -130,9 +132,37 @@ function questionNode(message) {
     ready && action("edit", t("edit"), () => edit(message.position)),
     ready && message.position > 1 && action("branch", t("branchHere"), () => branchAfter(message.position)),
   );
-  const bubble = el("div", { class: "bubble" }, text && el("p", {}, text), files.map(fileNode));
+  const bubble = el("div", { class: "bubble" }, imagesNode(message), text && el("p", {}, text), files.map(fileNode));
   return el("article", { class: "question", "aria-label": t("youSaid") }, bubble, actions);
 }
+
+function imagesNode({ images }) {
+  return images?.length ? el("div", { class: "images" }, images.map(imageNode)) : null;
+}
+
+/** An image, fetched with the key where one is needed; as large as it is after a click. */
+function imageNode(image) {
+  const picture = el("img", { alt: t("image"), class: "small" });
+  const grow = () => picture.classList.toggle("small");
+  const node = el("button", { type: "button", class: "image", "aria-label": t("imageLarger"), title: t("imageLarger"), onclick: grow }, picture);
+  addressOf(image).then(
+    (address) => picture.setAttribute("src", address),
+    () => node.replaceWith(el("span", { class: "note" }, icon("warn"), t("imageLost"))),
+  );
+  return node;
+}
+
+/** What an `img` shows: one that was just sent, or one that the server has. */
+async function addressOf({ source, name }) {
+  if (source) return source;
+  const key = `${state.session?.id}/${name}`;
+  if (!pictures.has(key)) pictures.set(key, URL.createObjectURL(await api.image(state.session.id, name)));
+  return pictures.get(key);
+}
+
+/** The images of a question as they are sent again. */
+const imagesOf = (message) =>
+  Promise.all((message.images ?? []).map(async (image) => image.source ?? dataUri(await api.image(state.session.id, image.name))));
 
 function fileNode({ name, text }) {
   const bytes = new Blob([text]).size;
@@ -167,13 +197,14 @@ function editNode(message) {
   const send = (keepBoth) =>
     shown(async () => {
       const text = field.value.trim();
-      if (!text) return;
+      const images = await imagesOf(message);
+      if (!text && !images.length) return;
       editing = null;
       if (keepBoth) {
         await chat.branch(message.position);
-        await chat.ask(text);
+        await chat.ask(text, { images });
       } else {
-        await chat.ask(text, { fromPosition: message.position });
+        await chat.ask(text, { images, fromPosition: message.position });
       }
     });
   field.addEventListener("keydown", (event) => {
@@ -197,7 +228,7 @@ function editNode(message) {
     el("button", { type: "button", title: t("sendBranchHint"), onclick: () => send(true) }, icon("branch"), t("sendBranch")),
     el("button", { type: "button", class: "main", title: t("sendEditHint"), onclick: () => send(false) }, t("sendEdit")),
   );
-  return el("article", { class: "question editing" }, field, choices);
+  return el("article", { class: "question editing" }, imagesNode(message), field, choices);
 }
 
 // ---- Answers
