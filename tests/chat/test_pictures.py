@@ -17,9 +17,10 @@ from bendi.chat.branching import branch
 from bendi.chat.context import Dialogue
 from bendi.chat.export import session_markdown, session_record
 from bendi.chat.memory import MemorySessions
-from bendi.chat.pictures import Pictures, media_type
+from bendi.chat.pictures import Pictures
 from bendi.chat.sessions import SessionStore, StoredMessage
 from bendi.errors import DataError, NotFoundError
+from bendi.formats.images import media_type
 from bendi.messages import Message
 from eyes import png
 

@@ -13,6 +13,7 @@ from chat_terminal import Terminal
 
 from bendi.chat.sessions import SessionStore, StoredMessage
 from bendi.settings import load_settings
+from eyes import png, write_projector
 
 PROMPT = r"\n>"
 DONE = r"TTFT[^\n]*\n>"
@@ -241,3 +242,29 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
         assert chat.wait_for_end() == 0
         assert "\x1b" not in chat.seen
     assert _contents()[0] == "plain\nwords"
+
+
+def test_an_image_goes_with_the_next_question_and_comes_back_with_undo(
+    terminal: Open, demo_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "seeing.gguf").write_bytes(demo_model.read_bytes())
+    write_projector(tmp_path / "mmproj-seeing.gguf", 256, **{"general.name": "bendi demo"})
+    (tmp_path / "red.png").write_bytes(png(255, 0, 0))
+    with terminal(str(tmp_path / "seeing.gguf"), "--max-tokens", "4", engine="wheel") as chat:
+        chat.wait_for(PROMPT)
+        chat.type("/image none.png\r")
+        chat.wait_for(r"cannot be read.*none.png")
+        chat.type("\x15/image red.png\r")
+        chat.wait_for(r"shows 1 image\..*\n>")
+        chat.type("What is this?\r")
+        chat.wait_for(DONE)
+        chat.type("/image\r")
+        chat.wait_for(r"shows no image\..*\n>")
+        chat.type("/undo\r")
+        chat.wait_for(r"taken back.*What is this")
+        chat.type(" Tell me\r")
+        chat.wait_for(DONE)
+    question = _messages()[0]
+    assert question.message.content == "What is this? Tell me"
+    with contextlib.closing(SessionStore(load_settings().sessions_file)) as store:
+        assert store.images(question) == (png(255, 0, 0),)

@@ -20,6 +20,7 @@ from chat_terminal import LAUNCHER, SLOW_ENGINE
 from bendi.chat.sessions import SessionStore
 from bendi.cli.main import main
 from bendi.settings import load_settings
+from eyes import IMAGE_TOK, png, write_projector
 
 
 class Done(NamedTuple):
@@ -278,3 +279,55 @@ def test_the_built_in_model_answers_in_json(bendi: Bendi) -> None:
     done = bendi("run", "demo", "什么是量化?", "--json")
     assert done.code == 0
     assert done.json["text"] and done.json["timings"]["load_s"] > 0 and done.json["usage"]["completion_tok"] > 0
+
+
+# Images
+
+
+@pytest.fixture
+def seeing(demo_model: Path, tmp_path: Path) -> str:
+    """A model that sees, by its path."""
+    (tmp_path / "seeing.gguf").write_bytes(demo_model.read_bytes())
+    write_projector(tmp_path / "mmproj-seeing.gguf", 256, **{"general.name": "bendi demo"})
+    return str(tmp_path / "seeing.gguf")
+
+
+def test_an_image_is_seen_also_when_the_session_is_gone_on_with(bendi: Bendi, seeing: str, tmp_path: Path) -> None:
+    bendi.engine = "wheel"
+    (tmp_path / "red.png").write_bytes(png(255, 0, 0))
+    options = ("--json", "--max-tokens", "2", "--temperature", "0")
+    plain = bendi("run", seeing, "What is this?", *options).json
+    seen = bendi("run", seeing, "What is this?", "--image", str(tmp_path / "red.png"), *options).json
+    assert seen["usage"]["prompt_tok"] >= plain["usage"]["prompt_tok"] + IMAGE_TOK
+    again = bendi("run", "--session", seen["session"], "And now?", *options)
+    assert again.code == 0, again.err
+    assert again.json["usage"]["prompt_tok"] > seen["usage"]["prompt_tok"]
+    shown = bendi("session", "export", seen["session"])
+    assert "data:image/png;base64," in shown.out
+    assert "[an image]" in bendi("session", "show", seen["session"]).out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        (b"", "is empty"),
+        (b"no image", "cannot be used"),
+        (png(1, 2, 3)[:20], "cannot be used"),
+    ],
+)
+def test_what_is_no_image_is_refused_before_the_model_is_loaded(
+    bendi: Bendi, seeing: str, tmp_path: Path, content: bytes | None, said: str
+) -> None:
+    path = tmp_path / "image.png"
+    if content is not None:
+        path.write_bytes(content)
+    refused = bendi("run", seeing, "What is this?", "--image", str(path))
+    assert refused.code == 2 and said in refused.err
+    assert _stored() == []
+
+
+def test_a_model_without_a_projector_says_where_others_are(bendi: Bendi, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(png(255, 0, 0))
+    refused = bendi("run", "demo", "What is this?", "--image", str(tmp_path / "red.png"))
+    assert refused.code == 2 and "cannot see" in refused.err and "bendi fit --for vision" in refused.err

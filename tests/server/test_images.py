@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import png
 
+from bendi.formats.images import MAX_IMAGE_BYTES, pixels
 from bendi.server.api_errors import ApiError
-from bendi.server.images import MAX_IMAGE_BYTES, image_from_base64, image_from_url, pixels
+from bendi.server.images import image_from_base64, image_from_url
 
 
 def uri(content: bytes) -> str:

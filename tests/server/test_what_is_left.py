@@ -16,8 +16,8 @@ import httpx
 import pytest
 from live import LiveServer
 
+from bendi.server.process_memory import receive_small_pieces
 from bendi.server.request_record import RequestRecord
-from bendi.server.serving import receive_small_pieces
 
 MANY = 24
 CHAT = "/v1/chat/completions"
@@ -171,11 +171,12 @@ def test_what_arrives_is_taken_in_small_pieces(monkeypatch: pytest.MonkeyPatch) 
 
 COLLECTING = """
 import gc
-import bendi.server.serving as serving
+import bendi.server.serving
+from bendi.server import process_memory
 
 gc.disable()
 before = len(gc.get_objects())
-serving.collect_less()
+process_memory.collect_less()
 frozen, after = gc.get_freeze_count(), len(gc.get_objects())
 
 
@@ -192,3 +193,39 @@ print(before > 10_000, frozen > 10_000, after < before / 100, gc.collect() > 0)
 def test_what_stays_until_the_end_is_not_looked_through_again_and_new_garbage_is_found() -> None:
     done = subprocess.run([sys.executable, "-c", COLLECTING], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 4
+
+
+LARGE_PIECES = """
+import threading
+from pathlib import Path
+
+from bendi.server.process_memory import return_large_pieces
+
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) / 256
+
+
+def work():
+    for _time in range(3):
+        b"x" * (8 << 20)
+    done.wait()
+    over.wait()
+
+
+return_large_pieces()
+done, over = threading.Barrier(9), threading.Barrier(9)
+threads = [threading.Thread(target=work) for _number in range(8)]
+before = resident_mib()
+for thread in threads:
+    thread.start()
+done.wait()
+print(resident_mib() - before)
+over.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way")
+def test_large_pieces_go_back_to_the_system_from_every_thread() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE_PIECES], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 12

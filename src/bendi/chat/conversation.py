@@ -123,9 +123,7 @@ class Conversation:
             raise UsageError(_("There is no message to answer."))
         policy = policy or self.setup.policy
         question = Message("user", text, images=tuple(images))
-        if images:
-            self._budget().prompt_tok(Dialogue((question,)))  # raises for images that this model cannot see
-        self._refuse_if_too_long(question, policy, from_position)
+        self._refuse(question, policy, from_position)
         if from_position is not None:
             self._sessions.supersede(self.setup.session_id, from_position)
             self._slid_to = 0
@@ -148,14 +146,18 @@ class Conversation:
             self._sessions.supersede(self.setup.session_id, answers[0].position)
         yield from self._answer(policy or self.setup.policy, cancel or Cancellation(), on_progress)
 
-    def undo(self) -> str | None:
-        """Takes the last question and its answer back; returns the question, None when there is none."""
+    def undo(self) -> Message | None:
+        """Takes the last question and its answer back; returns the question, without images where one is lost. None
+        when there is none."""
         question = self._last_question()
         if question is None:
             return None
         self._sessions.supersede(self.setup.session_id, question.position)
         self._slid_to = 0
-        return question.message.content
+        try:
+            return self._whole(question)
+        except DataError:
+            return question.message
 
     def context_use(self) -> ContextUse:
         """How the next request would fill the context, before its question."""
@@ -196,8 +198,11 @@ class Conversation:
     def _whole(self, stored: StoredMessage) -> Message:
         return replace(stored.message, images=self._sessions.images(stored))
 
-    def _refuse_if_too_long(self, question: Message, policy: Policy, before: int | None) -> None:
+    def _refuse(self, question: Message, policy: Policy, before: int | None) -> None:
+        """Raises for a question that must not be stored: too long, or with images that the model cannot see."""
         if policy not in ("error", "ask"):
+            if question.images:
+                self._budget().prompt_tok(Dialogue((question,)))
             return
         dialogue = self._view(policy, before).dialogue
         asked = replace(dialogue, turns=(*dialogue.turns, question))

@@ -11,8 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from bendi.chat.personas import TEXTS, Persona
-from bendi.chat.pictures import media_type
 from bendi.chat.sessions import Session, StoredMessage
+from bendi.formats.images import media_type
 from bendi.i18n import _
 
 Images = Callable[[StoredMessage], Sequence[bytes]]

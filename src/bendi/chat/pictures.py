@@ -10,7 +10,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from bendi.i18n import _
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 _SESSION = re.compile(r"[a-z0-9]{1,64}")
-_TYPES = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
 _ORPHAN_S = 3600.0
 """Another process may be about to store the message that a file belongs to, but not for as long as this."""
 
@@ -67,14 +66,13 @@ class Pictures:
                         hint=_("Delete the folder {path} yourself.").format(path=folder),
                     ) from error
 
-    def sweep(self, known: Iterable[str]) -> None:
+    def sweep(self, known: Callable[[], Iterable[str]]) -> None:
         """Deletes what belongs to no session that is `known`: a process was killed between two steps."""
-        known = set(known)
         oldest_s = time.time() - _ORPHAN_S
         with suppress(OSError):
-            for folder in self._folder.iterdir():
-                if folder.name not in known and folder.stat().st_mtime < oldest_s:
-                    self.forget([folder.name])
+            old = [folder.name for folder in self._folder.iterdir() if folder.stat().st_mtime < oldest_s]
+            if old:
+                self.forget(set(old).difference(known()))
 
     def _kept(self, session_id: str, image: bytes) -> str:
         name = hashlib.sha256(image).hexdigest()
@@ -95,11 +93,6 @@ class Pictures:
         if not _NAME.fullmatch(name) or not _SESSION.fullmatch(session_id):
             raise ValueError(name)
         return self._folder / session_id / name
-
-
-def media_type(image: bytes) -> str:
-    """By its beginning; `application/octet-stream` for what no engine reads."""
-    return next((kind for begins, kind in _TYPES if image.startswith(begins)), "application/octet-stream")
 
 
 def _lost(name: str, why: str) -> DataError:

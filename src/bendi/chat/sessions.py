@@ -97,7 +97,7 @@ class SessionStore:
         self._drafts: dict[str, Session] = {}  # created, but without a message yet
         self.notices: Sequence[str] = self._database.notices
         if not self.notices:  # after a repair, what is missing may yet be found
-            self.pictures.sweep(row["id"] for row in self._database.read("SELECT id FROM sessions", ()))
+            self.pictures.sweep(lambda: [row["id"] for row in self._database.read("SELECT id FROM sessions", ())])
 
     def close(self) -> None:
         self._database.close()

@@ -12,6 +12,7 @@ from bendi.chat.parameters import PARAMETERS, parse_value
 from bendi.chat.personas import NO_PERSONA, Persona
 from bendi.chat.personas_edit import save_persona
 from bendi.cli.answers import printable
+from bendi.cli.job import read_image
 from bendi.cli.session import write_session
 from bendi.cli.talk import Talk
 from bendi.errors import UsageError
@@ -166,8 +167,18 @@ def _undo(talk: Talk, _argument: str) -> None:
     if question is None:
         talk.screen.note(_("There is nothing to take back."))
         return
-    talk.suggestion = question
+    talk.suggestion, talk.images = question.content, question.images
     talk.screen.note(_("The last question and its answer are taken back; the question can be changed and sent again."))
+
+
+def _image(talk: Talk, argument: str) -> None:
+    if argument in _RESET:
+        talk.images = ()
+    elif argument:
+        talk.images += (read_image(Path(argument).expanduser()),)
+    count = len(talk.images)
+    text = ngettext("The next question shows {count} image.", "The next question shows {count} images.", count)
+    talk.screen.note(text.format(count=count) if count else _("The next question shows no image."))
 
 
 def _retry(talk: Talk, _argument: str) -> None:
@@ -223,6 +234,7 @@ COMMANDS: Mapping[str, Command] = {
     "set": Command(_set, "[NAME [VALUE | none]]", N_("show or set parameters; think on|off; policy")),
     "persona": Command(_persona, f"[NAME | {NO_PERSONA} | save NAME]", N_("list, use or make personas")),
     "save": Command(_save, "[FILE]", N_("where this is saved, or a copy as Markdown or .json")),
+    "image": Command(_image, "[FILE | none]", N_("show an image with the next question")),
     "undo": Command(_undo, "", N_("take the last question and answer back")),
     "retry": Command(_retry, "", N_("ask the last question again")),
     "tokens": Command(_tokens, "", N_("what fills the context")),

@@ -13,9 +13,12 @@ from bendi.chat.parameters import check_value, parse_value
 from bendi.chat.personas import Persona, PersonaBook
 from bendi.chat.sessions import Session, SessionStore
 from bendi.cli.arguments import check_above_zero
+from bendi.engines.projector import projector_beside
 from bendi.errors import NotFoundError, UsageError
+from bendi.formats.images import MAX_IMAGE_BYTES, MAX_PIXELS, pixels
 from bendi.i18n import N_, _
 from bendi.store import LocalModel, Store
+from bendi.units import format_size
 
 PARAMETER_FLAGS: Mapping[str, str] = {
     "temperature": N_("0: always the likeliest token; higher: more varied"),
@@ -35,7 +38,8 @@ PERSONA_MARK = "@"
 class Job:
     """`chosen`: the parameters of the flags, as `parameters.join` takes them. `system`: None when not given.
 
-    `session`: the one to go on with. `schema`: what the answer must satisfy.
+    `session`: the one to go on with. `schema`: what the answer must satisfy. `images`: files that the first question
+    shows. `projector`: what makes the model see; None where nothing is to be seen, or where there is none.
     """
 
     model: LocalModel
@@ -46,6 +50,8 @@ class Job:
     persona: Persona | None = None
     session: Session | None = None
     schema: Mapping[str, Any] | None = None
+    images: tuple[bytes, ...] = ()
+    projector: Path | None = None
 
 
 def read_job(
@@ -72,7 +78,40 @@ def read_job(
     model = store.resolve(words[0])
     name = str(model.path.absolute()) if model.origin == "path" else model.name
     prompt = "\n\n".join(part for part in (" ".join(words[1:]), piped) if part.strip())
-    return Job(model, name, prompt, chosen, args.system, persona, session, schema)
+    images = tuple(read_image(Path(name)) for name in args.image or ())
+    # A single question without images need not wait for it.
+    projector = None if prompt and not images and not _seen(session, sessions) else projector_beside(model.path)
+    if images and projector is None:
+        raise UsageError(
+            _("{model} cannot see images: no projector lies beside it.").format(model=name),
+            hint=_("Models that see: {command}").format(command="bendi fit --for vision"),
+        )
+    return Job(model, name, prompt, chosen, args.system, persona, session, schema, images, projector)
+
+
+def read_image(path: Path) -> bytes:
+    """Raises UsageError for what is no image that engines read, or too large."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MAX_IMAGE_BYTES else b""
+    except OSError as error:
+        raise UsageError(_("{path} cannot be read: {error}").format(path=path, error=error)) from error
+    if not content:
+        raise UsageError(
+            _("{path} is empty or larger than {size}.").format(path=path, size=format_size(MAX_IMAGE_BYTES)),
+            hint=_("Choose another image, or make this one smaller."),
+        )
+    width, height = pixels(content) or (0, 0)
+    if not 4 <= width * height <= MAX_PIXELS or min(width, height) < 2:
+        raise UsageError(
+            _("{path} cannot be used as an image.").format(path=path),
+            hint=_("PNG, JPEG, GIF and BMP can, of at most {most} pixels.").format(most=MAX_PIXELS),
+        )
+    return content
+
+
+def _seen(session: Session | None, sessions: SessionStore | None) -> bool:
+    """Whether something was shown in a session that is gone on with."""
+    return bool(session and sessions and any(stored.images for stored in sessions.messages(session.id)))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -81,8 +120,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(_("--continue and --session exclude each other."))
     if args.no_save and resumed:
         raise UsageError(_("A session that is continued is also saved: leave out --no-save."))
-    if args.raw and (resumed or args.persona or args.system is not None or args.think is not None):
-        raise UsageError(_("--raw continues a text: it knows no system prompt, persona, thinking or session."))
+    if args.raw and (resumed or args.persona or args.system is not None or args.think is not None or args.image):
+        raise UsageError(_("--raw continues a text: it knows no system prompt, persona, thinking, image or session."))
     for flag, value in (("--context", args.context), ("--threads", args.threads)):
         check_above_zero(flag, value)
 

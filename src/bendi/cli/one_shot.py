@@ -21,7 +21,8 @@ from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timing
 def ask_once(job: Job, conversation: Conversation, view: AnswerView | None) -> int:
     """Asks `job.prompt`; without a view prints JSON. Returns the exit code."""
     cancel = Cancellation()
-    return _finish(job, conversation.send(job.prompt, cancel=cancel), cancel, view, conversation.setup.session_id)
+    events = conversation.send(job.prompt, images=job.images, cancel=cancel)
+    return _finish(job, events, cancel, view, conversation.setup.session_id)
 
 
 def complete_once(job: Job, engine: Engine, view: AnswerView | None) -> int:

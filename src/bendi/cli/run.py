@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bendi.chat.conversation import Conversation
@@ -28,7 +29,7 @@ from bendi.cli.one_shot import ask_once, complete_once
 from bendi.cli.piped import read_piped
 from bendi.engines import Engine, LoadRequest, open_recorded_engine
 from bendi.engines.protocol import KV_TYPES
-from bendi.errors import OutOfMemory, UsageError
+from bendi.errors import EngineError, OutOfMemory, UsageError
 from bendi.hardware import detect_memory
 from bendi.i18n import _
 from bendi.settings import Settings, load_settings
@@ -51,6 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("words", nargs="*", metavar=_("MODEL [PROMPT]"), help=words_help)
     add("--json", action="store_true", help=_("the answer as JSON, with usage and timings"))
     add("--raw", action="store_true", help=_("continue the text as it is: no chat template, no session"))
+    add("--image", action="append", metavar="FILE", help=_("show an image with the question; may be repeated"))
     add("--system", metavar="TEXT", help=_("the system prompt"))
     add("--persona", metavar="NAME", help=_("use a persona (`bendi persona list`)"))
     add("--continue", dest="resume", action="store_true", help=_("go on with the session used last"))
@@ -131,9 +133,18 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings, states: Kept
         type_v=args.kv or "f16",
         state_dir=states.folder if states else None,
         speculate=args.speculate,
+        mmproj_path=job.projector,
     )
 
     def open_it(request: LoadRequest) -> Engine:
+        try:
+            return open_as_asked(request)
+        except EngineError:
+            if request.mmproj_path is None or job.images:
+                raise
+        return open_as_asked(replace(request, mmproj_path=None))
+
+    def open_as_asked(request: LoadRequest) -> Engine:
         with output.progress(_("loading {model}").format(model=job.model_name), unit="percent") as bar:
 
             def show(fraction: float) -> None:

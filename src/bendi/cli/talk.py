@@ -45,7 +45,7 @@ class Screen(Protocol):
 
 class Talk:
     """`load`: loads the model again when its worker has died. `thinking`: whether it is shown in full. `states`: where
-    what the engine computed is kept."""
+    what the engine computed is kept. `images`: what the next question shows."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Talk:
         self.thinking = False
         self.leaving = False
         self.suggestion = ""
+        self.images = job.images
         self.last: Reply | None = None
         self._job = job
         self._load = load
@@ -149,16 +150,20 @@ class Talk:
             if text is None:
                 events = self.conversation.retry(policy=policy, cancel=cancel, on_progress=progress)
             else:
-                events = self.conversation.send(text, policy=policy, cancel=cancel, on_progress=progress)
-            self._show(events)
+                events = self.conversation.send(
+                    text, images=self.images, policy=policy, cancel=cancel, on_progress=progress
+                )
+            self._show(events, asked=text is not None)
         if self.last:
             line = ending_line(self.last, self.setup.parameters.max_tokens)
             self.screen.note(f"{line} {status_line(self.last)}" if line else status_line(self.last))
 
-    def _show(self, events: Generator[Event]) -> None:
+    def _show(self, events: Generator[Event], *, asked: bool) -> None:
         view = self.screen.answer_view(thinking=self.thinking)
         with contextlib.closing(events), contextlib.closing(view):
             for event in events:
+                if asked:
+                    self.images = ()  # the question is stored
                 if isinstance(event, Reply):
                     self.last = event
                 view.show(event)

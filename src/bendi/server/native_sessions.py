@@ -57,10 +57,10 @@ from bendi.chat.conversation import ContextChanged, Conversation, Event, Reply
 from bendi.chat.export import message_record, session_markdown, session_record
 from bendi.chat.kept_states import KeptStates
 from bendi.chat.parameters import PARAMETERS, check_value
-from bendi.chat.pictures import media_type
 from bendi.chat.sessions import Session, StoredMessage
 from bendi.chat.setup import Setup
 from bendi.errors import ContextOverflow, NotFoundError, UsageError
+from bendi.formats.images import media_type
 from bendi.i18n import _
 from bendi.messages import Cancellation, Chunk
 from bendi.server.api_errors import ApiError, error_body

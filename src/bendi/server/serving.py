@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import math
 import os
@@ -17,7 +16,6 @@ import socket
 import ssl
 import sys
 import threading
-from asyncio import selector_events
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +36,7 @@ from bendi.server.metrics import Metrics
 from bendi.server.middleware import Log
 from bendi.server.policy import policy_for
 from bendi.server.pool import ModelPool, PoolLimits, Wish
+from bendi.server.process_memory import collect_less, receive_small_pieces, return_large_pieces
 from bendi.server.running_server import RunningServer, announced
 from bendi.server.services import Services
 from bendi.server.stored_answers import StoredAnswers
@@ -51,7 +50,6 @@ _HARD_END_S = 5.0
 _HEAD_BYTES = 64 * 1024
 _WISHED_FILES = 65536
 _QUIET_KEEP_ALIVE_S = 75
-_RECEIVED_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ def serve(settings: Settings, start: Start) -> int:
     check_place(start.place, keys)
     _allow_many_connections()
     receive_small_pieces()
+    return_large_pieces()
     scheduling.run_promptly()
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in open_sockets(start.place)]
@@ -333,26 +332,6 @@ class _Forward(logging.Handler):
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
         said = record.getMessage().splitlines()[:1]
         self._log({"event": "server", "level": record.levelname.lower(), "said": said, "kind": kind})
-
-
-def receive_small_pieces() -> None:
-    """asyncio takes 256 KiB from the allocator whenever something arrives, and gives back the end of it. Other things
-    come to lie in between, so that the heap is full of holes and grows: after 20,000 requests of all kinds, the next
-    three times as many added 1.7, 0.9 and 1.0 MiB; with 16 KiB 0.5, 0.3 and 0.2 MiB. The size is an attribute of a
-    class without a public name: where it is not found, nothing is changed."""
-    transport: Any = getattr(selector_events, "_SelectorSocketTransport", None)
-    if hasattr(transport, "max_size"):
-        transport.max_size = _RECEIVED_BYTES
-
-
-def collect_less() -> None:
-    """What is here when the server is ready stays until its end, and need not be looked through again: a full
-    collection of garbage, which holds up every stream, takes 50 ms with it and less than 1 ms without. The second
-    one here tells the collector that nothing is old: it waits until a quarter of that is new, and keeps garbage
-    meanwhile."""
-    gc.collect()
-    gc.freeze()
-    gc.collect()
 
 
 def _allow_many_connections() -> None:
