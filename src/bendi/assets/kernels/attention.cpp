@@ -248,14 +248,32 @@ Partial * begun(int64_t count, int64_t length) {
     return partials.data();
 }
 
+// Where the part of the past begins and ends that query 0 sees: the cache is longer than what is in it, and all threads
+// must have something to do.
+void seen_part(const Attention & a, int64_t & begin, int64_t & end) {
+    const ggml_fp16_t * mask = a.masked(0);
+    float seen[TILE];
+    begin = 0;
+    end = a.past;
+    for (; end > 0; end = (end - 1) / STEP * STEP) {
+        const int64_t at = (end - 1) / STEP * STEP;
+        if (visible(mask, at, (int) (end - at), seen)) {
+            break;
+        }
+    }
+    while (begin < end && !visible(mask, begin, (int) std::min(STEP, end - begin), seen)) {
+        begin += STEP;
+    }
+}
+
 // Every thread takes a piece of the past, for all heads; then the pieces are put together.
 void split_past(const Attention & a, const Kernels & kernels, const ggml_compute_params * params) {
     const int64_t length = a.v->ne[0], row = 2 + length;
     float * rows = (float *) params->wdata;
-    int64_t piece = (a.past + params->nth - 1) / params->nth;
-    piece = (piece + 15) / 16 * 16;
-    const int64_t start = params->ith * piece < a.past ? params->ith * piece : a.past;
-    const int64_t end = start + piece < a.past ? start + piece : a.past;
+    int64_t first, last;
+    seen_part(a, first, last);
+    const int64_t piece = ((last - first + params->nth - 1) / params->nth + 15) / 16 * 16;
+    const int64_t start = std::min(first + params->ith * piece, last), end = std::min(start + piece, last);
     Partial * partials = begun(a.heads, length);
     float seen[TILE];
     for (int64_t at = start; at < end; at += STEP) {
