@@ -129,6 +129,15 @@ def test_what_a_killed_process_left_is_removed_when_it_is_old(path: Path) -> Non
     assert sorted(file.parent.name for file in files(path)) == sorted(["justnow", kept.session_id])
 
 
+def test_nothing_is_removed_while_a_repair_may_have_lost_its_session(path: Path) -> None:
+    Pictures(path.with_name("bendi-images")).keep("longago", [BLUE])
+    os.utime(path.with_name("bendi-images") / "longago", (0, 0))
+    path.with_name(f"{path.name}.damaged-20261129-120000").write_bytes(b"what is left")
+    with closing(SessionStore(path)):
+        pass
+    assert len(files(path)) == 1
+
+
 def test_a_full_disk_stores_neither_image_nor_question(
     store: SessionStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +169,8 @@ def test_a_conversation_that_is_not_kept_has_them_in_memory_only() -> None:
     session = sessions.create("demo")
     stored = sessions.append(session.id, Message("user", "What is this?", images=(RED,)))
     assert sessions.images(stored) == (RED,)
+    (record,) = session_record(session, sessions.messages(session.id), sessions.images)["messages"]
+    assert base64.b64decode(record["images"][0]["base64"]) == RED
 
 
 def test_questions_without_an_answer_are_joined_with_their_images() -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from bendi.chat.personas import TEXTS, Persona
+from bendi.chat.pictures import image_name
 from bendi.chat.sessions import Session, StoredMessage
 from bendi.formats.images import media_type
 from bendi.i18n import _
@@ -44,6 +45,7 @@ def persona_record(persona: Persona) -> dict[str, Any]:
 
 def session_markdown(session: Session, messages: Sequence[StoredMessage], images: Images | None = None) -> str:
     names = {"user": _("User"), "assistant": _("Assistant"), "tool": _("Tool"), "system": _("Note")}
+    shown = _("image")
     lines = [f"# {session.title or session.id}", ""]
     facts = {
         _("Session"): session.id,
@@ -64,7 +66,7 @@ def session_markdown(session: Session, messages: Sequence[StoredMessage], images
             summary = _("Thinking")
             lines += ["<details>", f"<summary>{summary}</summary>", "", stored.message.reasoning, "", "</details>", ""]
         for image in images(stored) if images else ():
-            lines += [f"![{_('image')}](data:{media_type(image)};base64,{base64.b64encode(image).decode()})", ""]
+            lines += [f"![{shown}](data:{media_type(image)};base64,{base64.b64encode(image).decode()})", ""]
         if not images:
             lines += [_("[an image]") for _name in stored.images]
         lines.append(stored.message.content)
@@ -84,10 +86,10 @@ def message_record(stored: StoredMessage, images: Images | None = None) -> dict[
         ]
     if message.tool_call_id:
         record["tool_call_id"] = message.tool_call_id
-    if stored.images:
+    if images and (shown := images(stored)):
+        record["images"] = [{"name": image_name(image), "base64": base64.b64encode(image).decode()} for image in shown]
+    elif stored.images:
         record["images"] = [{"name": name} for name in stored.images]
-    for entry, image in zip(record.get("images", ()), images(stored) if images else (), strict=bool(images)):
-        entry["base64"] = base64.b64encode(image).decode()
     return record | {
         "position": stored.position,
         "kind": stored.kind,

@@ -24,6 +24,11 @@ _ORPHAN_S = 3600.0
 """Another process may be about to store the message that a file belongs to, but not for as long as this."""
 
 
+def image_name(image: bytes) -> str:
+    """The SHA-256 of the file."""
+    return hashlib.sha256(image).hexdigest()
+
+
 class Pictures:
     """All of one database. Raises DataError when files cannot be written or read."""
 
@@ -40,16 +45,9 @@ class Pictures:
             content = self._path(session_id, name).read_bytes()
         except (OSError, ValueError) as error:
             raise _lost(name, str(error)) from error
-        if hashlib.sha256(content).hexdigest() != name:
+        if image_name(content) != name:
             raise _lost(name, _("the file was changed"))
         return content
-
-    def size_bytes(self, session_id: str, name: str) -> int | None:
-        """None where the file is missing."""
-        try:
-            return self._path(session_id, name).stat().st_size
-        except (OSError, ValueError):
-            return None
 
     def forget(self, session_ids: Iterable[str]) -> None:
         """Deletes all of these sessions."""
@@ -69,13 +67,13 @@ class Pictures:
     def sweep(self, known: Callable[[], Iterable[str]]) -> None:
         """Deletes what belongs to no session that is `known`: a process was killed between two steps."""
         oldest_s = time.time() - _ORPHAN_S
-        with suppress(OSError):
+        with suppress(OSError, DataError):
             old = [folder.name for folder in self._folder.iterdir() if folder.stat().st_mtime < oldest_s]
             if old:
                 self.forget(set(old).difference(known()))
 
     def _kept(self, session_id: str, image: bytes) -> str:
-        name = hashlib.sha256(image).hexdigest()
+        name = image_name(image)
         path = self._path(session_id, name)
         try:
             if not path.is_file():

@@ -22,6 +22,7 @@ from typing import Any, Literal, cast
 from bendi.chat.database import Database
 from bendi.chat.journal import Change
 from bendi.chat.pictures import Pictures
+from bendi.chat.recovery import damaged_files
 from bendi.errors import DataError, NotFoundError, UsageError
 from bendi.i18n import _
 from bendi.messages import Message, Role, ToolCall
@@ -96,7 +97,7 @@ class SessionStore:
         self.pictures = Pictures(path.with_name(f"{path.stem}-images"))
         self._drafts: dict[str, Session] = {}  # created, but without a message yet
         self.notices: Sequence[str] = self._database.notices
-        if not self.notices:  # after a repair, what is missing may yet be found
+        if not damaged_files(path):  # what a repair could not bring back may yet be found
             self.pictures.sweep(lambda: [row["id"] for row in self._database.read("SELECT id FROM sessions", ())])
 
     def close(self) -> None:
