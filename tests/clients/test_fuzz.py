@@ -40,7 +40,18 @@ import dataclasses, pathlib, sys, bert_models
 shape = dataclasses.replace(bert_models.SMALL, ranks=True)
 bert_models.write_random_bert(pathlib.Path(sys.argv[1]), shape)
 """
-"""Run where bendi is."""
+SHOW_IMAGE = """
+import eyes
+from bendi.chat.sessions import SessionStore
+from bendi.messages import Message
+from bendi.settings import load_settings
+store = SessionStore(load_settings().sessions_file)
+stored = store.append(store.create("demo").id, Message("user", "What is this?", images=(eyes.png(255, 0, 0),)))
+store.close()
+print(f"{stored.session_id}/{stored.images[0]}")
+"""
+"""Both run where bendi is. An image cannot be shown over HTTP: no model here sees."""
+IMAGE_FILE = "image-shown"
 pytestmark = pytest.mark.timeout(max(600, 30 * EXAMPLES))
 
 
@@ -60,6 +71,11 @@ def fuzzed_server(home: Path, *keys: str) -> Iterator[tuple[str, list[str]]]:
     models.mkdir()
     scripted_model.write(models / "tools.gguf", scripted_model.CALLS_A_TOOL, scripted_model.TOOL_TEMPLATE)
     subprocess.run([PYTHON, "-c", WRITE_RANKER, str(models / "ranks.gguf")], cwd=ROOT / "tests", check=True)
+    bendi_home = {"PATH": os.environ["PATH"], "HOME": str(home)}
+    shown = subprocess.run(
+        [PYTHON, "-c", SHOW_IMAGE], cwd=ROOT / "tests", env=bendi_home, check=True, capture_output=True, text=True
+    )
+    (home / IMAGE_FILE).write_text(shown.stdout.strip())
     (models / "broken.gguf").write_bytes(b"GGUF" + bytes(range(256)))
     with sources() as settings:
         made = [new_key(home, f"for-{scope}", scope) for scope in keys]
@@ -80,7 +96,7 @@ def fuzz(url: str, folder: Path, examples: int, *options: str, key: str = "") ->
     ]  # fmt: skip
     environment = {
         "PATH": os.environ["PATH"], "HOME": str(folder), "SCHEMATHESIS_HOOKS": str(FUZZ / "hooks.py"),
-        "BENDI_FUZZ_REPORT": str(report),
+        "BENDI_FUZZ_REPORT": str(report), "BENDI_FUZZ_IMAGE": (folder / IMAGE_FILE).read_text(),
     }  # fmt: skip
     ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, errors="replace")
     assert ended.returncode == 0, ended.stdout[-20_000:] + ended.stderr[-5_000:]

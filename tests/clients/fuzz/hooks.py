@@ -1,7 +1,8 @@
 """What schemathesis cannot know of `bendi serve`: names of models that are there, and how a stream must end.
 
 Runs in the process of schemathesis (SCHEMATHESIS_HOOKS), so it is no part of the tests' own imports. What was asked and
-how it ended is written to the file BENDI_FUZZ_REPORT: {operation: {status: how often}}.
+how it ended is written to the file BENDI_FUZZ_REPORT: {operation: {status: how often}}. BENDI_FUZZ_IMAGE: an image that is
+there, as SESSION/NAME.
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         case.body = _body(path, case.body, undone)
     parameters = case.path_parameters or {}
     dice = 0 if undone else zlib.crc32(repr(sorted(parameters.items())).encode("utf-8", "replace"))
+    if path.endswith("/images/{name}") and dice % 4 == 0:
+        parameters["id"], parameters["name"] = os.environ["BENDI_FUZZ_IMAGE"].split("/")
+        return
     for name in parameters:
         known = _ids[_family(path)]
         if name == "id" and known and (undone or dice % 4):
@@ -93,7 +97,7 @@ def _make_sense(path: str, body: dict[str, Any]) -> None:
     if path == "/api/bendi/sessions":
         body |= {"model": body.get("model") or "demo", "persona": None, "parameters": {"max_tokens": MOST_TOK}}
     if path == "/api/bendi/sessions/{id}/messages" and not body.get("retry"):
-        body |= {"text": body.get("text") or QUESTION, "from_position": None}
+        body |= {"text": body.get("text") or QUESTION, "images": [], "from_position": None}
     messages = body.get("messages")
     for message in messages if isinstance(messages, list) else ():
         if not isinstance(message, dict):
