@@ -1,8 +1,8 @@
 """What schemathesis cannot know of `bendi serve`: names of models that are there, and how a stream must end.
 
 Runs in the process of schemathesis (SCHEMATHESIS_HOOKS), so it is no part of the tests' own imports. What was asked and
-how it ended is written to the file BENDI_FUZZ_REPORT: {operation: {status: how often}}. BENDI_FUZZ_IMAGE: an image that is
-there, as SESSION/NAME.
+how it ended is written to the file BENDI_FUZZ_REPORT: {operation: {status: how often}}. BENDI_FUZZ_IMAGE: an image
+that is there, as SESSION/NAME.
 """
 
 from __future__ import annotations
