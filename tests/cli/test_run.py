@@ -325,6 +325,8 @@ def test_what_is_no_image_is_refused_before_the_model_is_loaded(
     refused = bendi("run", seeing, "What is this?", "--image", str(path))
     assert refused.code == 2 and said in refused.err
     assert _stored() == []
+    endless = bendi("run", seeing, "What is this?", "--image", "/dev/zero")
+    assert endless.code == 2 and "larger than" in endless.err
 
 
 def test_a_model_without_a_projector_says_where_others_are(bendi: Bendi, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from bendi.chat.sessions import Session, SessionStore
 from bendi.cli.arguments import check_above_zero
 from bendi.engines.projector import projector_beside
 from bendi.errors import NotFoundError, UsageError
-from bendi.formats.images import MAX_IMAGE_BYTES, MAX_PIXELS, pixels
+from bendi.formats.images import MAX_IMAGE_BYTES, MAX_PIXELS, is_usable, pixels
 from bendi.i18n import N_, _
 from bendi.store import LocalModel, Store
 from bendi.units import format_size
@@ -92,16 +92,16 @@ def read_job(
 def read_image(path: Path) -> bytes:
     """Raises UsageError for what is no image that engines read, or too large."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= MAX_IMAGE_BYTES else b""
+        with path.open("rb") as file:
+            content = file.read(MAX_IMAGE_BYTES + 1)  # it may be a device without an end
     except OSError as error:
         raise UsageError(_("{path} cannot be read: {error}").format(path=path, error=error)) from error
-    if not content:
+    if not 0 < len(content) <= MAX_IMAGE_BYTES:
         raise UsageError(
             _("{path} is empty or larger than {size}.").format(path=path, size=format_size(MAX_IMAGE_BYTES)),
             hint=_("Choose another image, or make this one smaller."),
         )
-    width, height = pixels(content) or (0, 0)
-    if not 4 <= width * height <= MAX_PIXELS or min(width, height) < 2:
+    if not is_usable(*(pixels(content) or (0, 0))):
         raise UsageError(
             _("{path} cannot be used as an image.").format(path=path),
             hint=_("PNG, JPEG, GIF and BMP can, of at most {most} pixels.").format(most=MAX_PIXELS),

@@ -11,7 +11,6 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from bendi.chat.conversation import Conversation
@@ -28,8 +27,9 @@ from bendi.cli.job import PARAMETER_FLAGS, Job, read_job
 from bendi.cli.one_shot import ask_once, complete_once
 from bendi.cli.piped import read_piped
 from bendi.engines import Engine, LoadRequest, open_recorded_engine
+from bendi.engines.projector import open_seeing
 from bendi.engines.protocol import KV_TYPES
-from bendi.errors import EngineError, OutOfMemory, UsageError
+from bendi.errors import OutOfMemory, UsageError
 from bendi.hardware import detect_memory
 from bendi.i18n import _
 from bendi.settings import Settings, load_settings
@@ -137,12 +137,7 @@ def _loader(args: argparse.Namespace, job: Job, settings: Settings, states: Kept
     )
 
     def open_it(request: LoadRequest) -> Engine:
-        try:
-            return open_as_asked(request)
-        except EngineError:
-            if request.mmproj_path is None or job.images:
-                raise
-        return open_as_asked(replace(request, mmproj_path=None))
+        return open_seeing(request, open_as_asked, must_see=bool(job.images))
 
     def open_as_asked(request: LoadRequest) -> Engine:
         with output.progress(_("loading {model}").format(model=job.model_name), unit="percent") as bar:

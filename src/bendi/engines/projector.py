@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bendi.errors import ModelFileError, RequestRejected
+from bendi.engines.protocol import Engine, LoadRequest
+from bendi.errors import EngineError, ModelFileError, RequestRejected
 from bendi.formats import model_info, read_gguf
 from bendi.i18n import _
 from bendi.units import MIB
@@ -57,6 +59,17 @@ def _names(path: Path) -> set[tuple[str, str]]:
         return set()
     names = ((key, header.text(f"general.{key}").strip().lower()) for key in ("name", "basename"))
     return {(key, name) for key, name in names if name}
+
+
+def open_seeing(load: LoadRequest, open_it: Callable[[LoadRequest], Engine], *, must_see: bool = False) -> Engine:
+    """What `open_it` opens. Unless it `must_see`, a projector that does not fit after all is left out: then the model
+    answers, and sees nothing. Raises as `open_it`."""
+    try:
+        return open_it(load)
+    except EngineError:
+        if load.mmproj_path is None or must_see:
+            raise
+    return open_it(replace(load, mmproj_path=None))
 
 
 def check_image(image: bytes) -> None:

@@ -14,6 +14,11 @@ _MAX_SEGMENTS = 2000
 _FRAMES_WITH_SIZE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 
+def is_usable(width: int, height: int) -> bool:
+    """Whether an engine shall decode an image of so many pixels."""
+    return min(width, height) >= 2 and width * height <= MAX_PIXELS
+
+
 def media_type(image: bytes) -> str:
     """By its beginning; `application/octet-stream` for what no engine reads."""
     return next((kind for begins, kind in _TYPES if image.startswith(begins)), "application/octet-stream")

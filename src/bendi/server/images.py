@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 
-from bendi.formats.images import MAX_IMAGE_BYTES, MAX_PIXELS, pixels
+from bendi.formats.images import MAX_IMAGE_BYTES, MAX_PIXELS, is_usable, pixels
 from bendi.i18n import _
 from bendi.server.api_errors import ApiError
 from bendi.units import format_size
@@ -48,7 +48,7 @@ def image_from_base64(text: str, param: str) -> bytes:
     if size is None:
         raise _refused(400, _("The image cannot be used: send PNG, JPEG, GIF or BMP."), param)
     width, height = size
-    if width < 2 or height < 2 or width * height > MAX_PIXELS:
+    if not is_usable(width, height):
         why = _("The image has {width} x {height} pixels: at least 2 x 2 and at most {most} in all can be used.")
         raise _refused(400, why.format(width=width, height=height, most=MAX_PIXELS), param)
     return content

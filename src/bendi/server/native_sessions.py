@@ -226,8 +226,12 @@ async def _ask(call: Call) -> Response:
     if body.retry == bool(body.text.strip() or body.images):
         raise ApiError(400, _("Send a text, or retry, and not both."), code="invalid_request", param="text")
     session = await _owned(call)
-    images = tuple(image_from_url(text, f"images.{at}") for at, text in enumerate(body.images))
+    images = await asyncio.to_thread(_images_of, body) if body.images else ()
     return EventStream(_talk(call, session, images), lambda error: frame(error_body(error, "bendi"), "error"))
+
+
+def _images_of(body: SessionQuestion) -> tuple[bytes, ...]:
+    return tuple(image_from_url(text, f"images.{at}") for at, text in enumerate(body.images))
 
 
 async def _image(call: Call) -> Response:

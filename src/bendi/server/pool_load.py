@@ -6,14 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from bendi.advisor.refusals import explained_refusal
 from bendi.engines import Engine, LoadRequest, open_recorded_engine
-from bendi.engines.projector import projector_beside
+from bendi.engines.projector import open_seeing, projector_beside
 from bendi.engines.protocol import HostedEngine
-from bendi.errors import BendiError, EngineCrashed, EngineError, OutOfMemory
+from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.i18n import _
 from bendi.server.pool_words import Kind
 from bendi.settings import Settings
@@ -34,14 +34,8 @@ class Memory:
 
 
 def open_model(load: LoadRequest, settings: Settings, on_progress: Callable[[float], None], name: str) -> Engine:
-    """As `bendi run` opens it: with tuned settings; sizes and speeds are kept for later plans. A projector that
-    does not fit after all is left out: then the model answers, and sees nothing."""
-    try:
-        return open_recorded_engine(load, settings, on_progress, name)
-    except EngineError:
-        if load.mmproj_path is None:
-            raise
-    return open_recorded_engine(replace(load, mmproj_path=None), settings, on_progress, name)
+    """As `bendi run` opens it: with tuned settings; sizes and speeds are kept for later plans."""
+    return open_seeing(load, lambda load: open_recorded_engine(load, settings, on_progress, name))
 
 
 def load_request(model: LocalModel, kind: Kind, settings: Settings) -> LoadRequest:

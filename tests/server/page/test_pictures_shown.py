@@ -85,6 +85,15 @@ def test_an_edited_question_keeps_its_image_and_so_does_a_branch(seeing: tuple[P
     page.settled()
     assert images_of(settings, page.session_id) == [(RED,)]
     assert not page.problems()
+    for path in settings.sessions_file.parent.rglob("*-images/*/*"):
+        path.unlink()
+    page.open(f"/#/s/{page.session_id}")
+    page.wait_text(".question", "This image is lost")
+    page.write(Keys.ARROW_UP)
+    page.one("textarea.edit").send_keys(" Without it." + Keys.ENTER)
+    page.wait_text(".question .bubble", "Without it")
+    page.settled()
+    assert images_of(settings, page.session_id) == [()]
 
 
 def test_what_engines_do_not_read_is_drawn_anew(seeing: tuple[Page, Settings], tmp_path: Path) -> None:

@@ -160,9 +160,12 @@ async function addressOf({ source, name }) {
   return pictures.get(key);
 }
 
-/** The images of a question as they are sent again. */
-const imagesOf = (message) =>
-  Promise.all((message.images ?? []).map(async (image) => image.source ?? dataUri(await api.image(state.session.id, image.name))));
+/** The images of a question as they are sent again, without those that are shown to be lost. */
+async function imagesOf(message) {
+  const found = (message.images ?? []).map(async (image) => image.source ?? dataUri(await api.image(state.session.id, image.name)));
+  const lost = (error) => (error.status >= 400 ? null : Promise.reject(error));
+  return (await Promise.all(found.map((one) => one.catch(lost)))).filter(Boolean);
+}
 
 function fileNode({ name, text }) {
   const bytes = new Blob([text]).size;
