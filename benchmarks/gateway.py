@@ -1,4 +1,4 @@
-"""What the server costs: the same streamed answers through `bendi serve` and from a worker of its own, in turns.
+"""What the server costs: the same streamed answers through `bendi serve` and from its worker itself, in turns.
 
     python benchmarks/gateway.py [--model demo | --shape qwen2.5:0.5b --type Q4_0] [--clients 1,8,32] [--repeats 3]
         [--first-tokens 90] [--idle 1000]
@@ -9,6 +9,8 @@ question, and for one that keeps its connection as client libraries do, the time
 the server adds (aim: 3 ms at the median, 10 ms at the 99th percentile, which takes several
 hundred answers to see: `--first-tokens`); for several clients, tokens per second and their ratio (aim: 0.97); and
 with `--idle`, the server's memory while so many streams wait in its queue (aim: 300 MB).
+
+Both ways lead to the same process: two workers with the same model differ by up to 2 % for as long as they live.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bendi.engines import LoadRequest, open_engine
+from bendi.cli.main import main as bendi
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.random_weights import write_random_model
 from bendi.errors import BendiError
@@ -38,7 +41,6 @@ from bendi.formats.blueprints import blueprint_from_config
 from bendi.planner.mixture import facts_of, quantized_types, shapes_of
 from bendi.server.running_server import find_server
 from bendi.settings import load_settings
-from bendi.store import Store
 from bendi.store.known_models import known_models
 from bendi.units import MIB
 
@@ -65,6 +67,17 @@ class Target:
     connect: Connect
     model: str
     header: str = ""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server by its port, and its worker by socket and key."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    socket_path: str
+    key: str
+    build: str
 
 
 @dataclass(frozen=True)
@@ -166,13 +179,33 @@ def load(target: Target, clients: int, answers: int, most_tok: int) -> tuple[flo
     return sum(asked.completion_tok for asked in found) / took_s, [asked.ttft_s for asked in found]
 
 
+def serve_and_tell(model: str, descriptor: int) -> int:
+    """`bendi serve`, which tells how its first worker is reached."""
+    begin = LlamaServerEngine.__init__
+
+    def begin_and_tell(engine: LlamaServerEngine, *given: Any) -> None:
+        begin(engine, *given)
+        LlamaServerEngine.__init__ = begin  # type: ignore[method-assign]
+        address = engine.worker.address
+        assert address
+        told = {"socket_path": address.socket_path, "key": address.key, "build": engine.info.build}
+        os.write(descriptor, json.dumps(told).encode() + b"\n")
+
+    LlamaServerEngine.__init__ = begin_and_tell  # type: ignore[assignment,method-assign]
+    return bendi(["serve", model, "--port", "0", "--log", "none"])
+
+
 @contextmanager
-def serving(model: str, queue: int) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A server, by its port."""
-    command = [sys.executable, "-m", "bendi", "serve", model, "--port", "0", "--log", "none"]
+def serving(model: str, queue: int) -> Iterator[Served]:
+    reading, writing = os.pipe()
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env={**os.environ, "BENDI_SERVE_QUEUE": str(queue)}, start_new_session=True
+        [sys.executable, __file__, "--model", model, "--serve", str(writing)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "BENDI_SERVE_QUEUE": str(queue)},
+        start_new_session=True,
+        pass_fds=[writing],
     )
+    os.close(writing)
     try:
         until_s = time.monotonic() + _START_S
         while True:
@@ -183,14 +216,17 @@ def serving(model: str, queue: int) -> Iterator[tuple[int, subprocess.Popen[byte
                 if time.monotonic() > until_s or process.poll() is not None:
                     raise
                 time.sleep(0.05)
-        yield int(url.rstrip("/").rsplit(":", 1)[1]), process
+        with open(reading) as telling:
+            told = json.loads(telling.readline())
+        port = int(url.rstrip("/").rsplit(":", 1)[1])
+        yield Served(port, process, told["socket_path"], told["key"], told["build"])
     finally:
         process.terminate()
         process.wait(30)
 
 
 def loaded(port: int) -> tuple[int, int]:
-    """How many slots the server gave the model, and tokens to each: the worker beside it gets the same."""
+    """How many slots the server gave the model, and tokens to each."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/bendi/ps") as answer:
         (model,) = json.load(answer)["models"]
     return int(model["slots"]), int(model["context_tok"])
@@ -258,7 +294,7 @@ def show_idle(gateway: Target, process: subprocess.Popen[bytes], count: int, slo
         print(f"{count} waiting streams: {resident_mib(process):.0f} MiB resident (before: {before:.0f})", flush=True)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo")
     parser.add_argument("--shape")
@@ -267,47 +303,43 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--first-tokens", type=int, default=90)
     parser.add_argument("--idle", type=int, default=0)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve is not None:
+        return serve_and_tell(options.model, options.serve)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not be left behind
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["BENDI_STATE"] = str(folder / "state")  # another server of this user shall not be found
-        settings = load_settings()
-        model, path = options.model, Path()
+        model = options.model
         if options.shape:
             blueprint = blueprint_from_config(known_models()[options.shape].config, "model")
             header = blueprint.header()
             types = quantized_types(shapes_of(header), facts_of(header), options.type)
-            path = write_random_model(folder / "model.gguf", blueprint, types)
-            model = str(path)
-        else:
-            path = Store(settings).resolve(model).path
-        port, process = stack.enter_context(serving(model, options.idle + 64))
-        gateway = Target(lambda: socket.create_connection(("127.0.0.1", port)), model)
+            model = str(write_random_model(folder / "model.gguf", blueprint, types))
+        served = stack.enter_context(serving(model, options.idle + 64))
+        gateway = Target(lambda: socket.create_connection(("127.0.0.1", served.port)), model)
         load(gateway, 1, 1, _FIRST_TOK)
-        slots, context_tok = loaded(port)
-        engine = stack.enter_context(closing(open_engine(LoadRequest(path, context_tok, parallel=slots), settings)))
-        assert isinstance(engine, LlamaServerEngine)
-        address = engine.worker.address
-        assert address
+        slots, context_tok = loaded(served.port)
 
         def to_worker() -> socket.socket:
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(address.socket_path)
+            connection.connect(served.socket_path)
             return connection
 
-        raw = Target(to_worker, model, f"Authorization: Bearer {address.key}")
+        raw = Target(to_worker, model, f"Authorization: Bearer {served.key}")
         for target in (raw, gateway):
             load(target, slots, 2 * slots, _FIRST_TOK)
         shape = f"{slots} slots of {context_tok} tokens"
-        print(f"{options.shape or model}, {engine.info.build}, {shape}; the worker first, then the server")
+        print(f"{options.shape or model}, {served.build}, {shape}; the worker first, then the server")
         show_first_tokens(raw, gateway, options.first_tokens)
         for clients in map(int, options.clients.split(",")):
             show_throughput(raw, gateway, clients, options.repeats)
-        print(f"the server: {resident_mib(process):.0f} MiB resident")
+        print(f"the server: {resident_mib(served.process):.0f} MiB resident")
         if options.idle:
-            show_idle(gateway, process, options.idle, slots)
+            show_idle(gateway, served.process, options.idle, slots)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

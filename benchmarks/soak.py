@@ -330,9 +330,11 @@ def main() -> None:
         settings = load_settings()
         (folder / "models").mkdir()
         shutil.copyfile(Store(settings).resolve("demo").path, folder / "models" / "second.gguf")
-        with serving("demo", queue=64) as (port, process):
+        with serving("demo", queue=64) as served:
             samples, counts = soak(
-                f"http://127.0.0.1:{port}", options, lambda requests: sample(process, settings.state_dir, requests)
+                f"http://127.0.0.1:{served.port}",
+                options,
+                lambda requests: sample(served.process, settings.state_dir, requests),
             )
     print(f"{options.minutes:g} minutes, {options.clients} clients, {counts.total()} requests")
     for (kind, done), count in sorted(counts.items(), key=str):

@@ -150,6 +150,7 @@ class Chunk:
     `tool_deltas`: calls as they come; `tool_calls`: the same calls, complete, delivered with the last chunk.
     `logprobs`: of the tokens that this piece ends with. Tokens that are a part of a character or that the chat format
     swallows have none. `progress`: chunks before the first text may carry only this.
+    `pieces`: how many the engine had sent: text that arrives together becomes one chunk.
     `stopped_by`, of the last chunk: the one of `GenerateRequest.stop` that ended the answer, empty where none did.
     """
 
@@ -163,6 +164,7 @@ class Chunk:
     tool_deltas: tuple[ToolDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     stopped_by: str = ""
+    pieces: int = 1
 
 
 class Cancellation:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,43 @@ def test_an_answer_is_kept_when_nobody_reads_on(demo_model: Path, settings: Sett
             if chunk.finish:
                 break
     assert len(store.answers()) == 1
+
+
+def test_answers_of_a_loop_are_kept_together(demo_model: Path, settings: Settings, store: MeasuredStore) -> None:
+    """Not while the next question may come; at the latest when the engine is closed."""
+
+    class Taking:
+        def __init__(self) -> None:
+            self.ends: list[BaseException | None] = []
+
+        def take(self, chunks: Sequence[Chunk]) -> None:
+            pass
+
+        def ended(self, error: BaseException | None) -> None:
+            self.ends.append(error)
+
+    async def main(engine: LlamaServerEngine) -> None:
+        taking = Taking()
+        for number in (1, 2):
+            await engine.answers.begin(QUESTION, Cancellation(), taking)
+            while len(taking.ends) < number:
+                await asyncio.sleep(0.001)
+        assert taking.ends == [None, None]
+        assert not settings.measured_file.exists()
+
+    with closing(opened(demo_model, settings)) as engine:
+        asyncio.run(main(engine))
+    second, first = store.answers()
+    assert first.cached_tok == 0 < second.cached_tok
+    with closing(opened(demo_model, settings)) as engine:
+
+        async def waiting() -> None:
+            taking = Taking()
+            await engine.answers.begin(QUESTION, Cancellation(), taking)
+            while len(store.answers()) < 3:
+                await asyncio.sleep(0.01)
+
+        asyncio.run(asyncio.wait_for(waiting(), 30))
 
 
 def test_answers_at_the_same_time_are_not_compared(demo_model: Path, settings: Settings, store: MeasuredStore) -> None:

@@ -29,14 +29,15 @@ def by_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict
     return transport.stream(address, "/completion", {}, cancel)
 
 
-def by_loop(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+def by_loop(address: transport.Address, cancel: Cancellation, *, may_wait: bool = False) -> Iterator[dict[str, Any]]:
     arrived: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
     done = Cancellation()
     cancel.on_cancel(done.cancel)
 
-    def take(events: list[dict[str, Any]]) -> None:
+    def take(events: list[dict[str, Any]]) -> bool:
         for event in events:
             arrived.put_nowait(event)
+        return may_wait
 
     with asyncio.Runner() as runner:
         runner.run(loop_transport.ask(address, "/completion", {}, done, take, arrived.put_nowait))
@@ -50,7 +51,11 @@ def by_loop(address: transport.Address, cancel: Cancellation) -> Iterator[dict[s
             runner.run(asyncio.sleep(0.01))
 
 
-both = pytest.mark.parametrize("stream", [by_thread, by_loop])
+def by_patient_loop(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+    return by_loop(address, cancel, may_wait=True)
+
+
+both = pytest.mark.parametrize("stream", [by_thread, by_loop, by_patient_loop])
 
 
 @contextmanager
@@ -265,6 +270,44 @@ def test_what_arrives_waits_while_it_is_told_to() -> None:
         asyncio.run(main(address))
     assert len(heard) == 200
     assert ended == [None]
+
+
+@pytest.mark.parametrize("may_wait", [True, False])
+def test_events_that_may_wait_are_given_together(may_wait: bool) -> None:
+    """The first at once; what follows, though nothing comes after it, soon."""
+    taken: list[list[str]] = []
+    ended: list[Exception | None] = []
+
+    def take(events: list[dict[str, Any]]) -> bool:
+        taken.append([said["content"] for said in events])
+        return may_wait
+
+    async def main(listener: socket.socket) -> None:
+        address = transport.Address(key="k", port=listener.getsockname()[1])
+        cancel = Cancellation()
+        await loop_transport.ask(address, "/completion", {}, cancel, take, ended.append)
+        worker, _ = listener.accept()
+        with worker:
+            worker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            worker.sendall(HEAD)
+            for number in range(100):
+                worker.sendall(event(str(number)))
+                if not number:
+                    while not taken:
+                        await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)
+            while sum(map(len, taken)) < 100:
+                await asyncio.sleep(0.001)
+        cancel.cancel()
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asyncio.run(main(listener))
+    assert taken[0] == ["0"]
+    assert [text for texts in taken for text in texts] == [str(number) for number in range(100)]
+    if may_wait:
+        assert len(taken) < 100, "some came with others"
 
 
 @both

@@ -45,6 +45,7 @@ class LiveServer:
 
     def _serve(self) -> None:
         async def main() -> None:
+            self._loop = asyncio.get_running_loop()
             try:
                 await self._server.serve(self._sockets)
             finally:
@@ -64,6 +65,6 @@ class LiveServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.close()
-        self._server.should_exit = True
+        self._loop.call_soon_threadsafe(self._server.end)
         self._thread.join(30)
         assert not self._thread.is_alive()

@@ -267,3 +267,4 @@ def test_merging_changes_no_answer(chunks: list[Chunk]) -> None:
     for field in ("text", "reasoning"):
         assert "".join(getattr(c, field) for c in together) == "".join(getattr(c, field) for c in chunks)
     assert [c for c in together if c.logprobs or c.progress] == [c for c in chunks if c.logprobs or c.progress]
+    assert sum(chunk.pieces for chunk in together) == len(chunks)

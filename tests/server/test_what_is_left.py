@@ -229,3 +229,29 @@ over.wait()
 def test_large_pieces_go_back_to_the_system_from_every_thread() -> None:
     done = subprocess.run([sys.executable, "-c", LARGE_PIECES], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 12
+
+
+HOLES = """
+from pathlib import Path
+
+from bendi.server.process_memory import return_holes, return_large_pieces
+
+
+def resident_mib():
+    return int(Path("/proc/self/statm").read_text().split()[1]) / 256
+
+
+return_large_pieces()
+pieces = [b"x" * 60_000 for _number in range(1000)]
+kept = pieces[::10]
+del pieces
+with_holes = resident_mib()
+return_holes()
+print(with_holes - resident_mib(), len(kept))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's way")
+def test_what_is_free_between_what_is_not_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[0]) > 40

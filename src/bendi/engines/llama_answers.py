@@ -28,6 +28,8 @@ _SHORT_BYTES, _SHORT_TOK = 1024, 512
 """A prompt of so much text, or so many tokens, is computed in one step: there is little to tell of on the way."""
 _COUNT_S = 1.0
 """An answer that was broken off is over: nobody waits longer for the length of its prompt."""
+_KEEP_S = 2.0
+"""Until what is known of an answer is written down, together with what ends meanwhile."""
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
 
@@ -58,6 +60,7 @@ class Answers:
     ) -> None:
         self._address, self._able, self._observer = address, able, observer
         self._fail, self._death = fail, death
+        self._keeps_soon = False
 
     def generate(self, request: GenerateRequest, cancel: Cancellation) -> Iterator[Chunk]:
         """As `Engine.generate`."""
@@ -74,6 +77,7 @@ class Answers:
         finally:
             if observer:
                 observer.end(ticket, asked.reader.last)
+                observer.keep()
 
     async def begin(self, request: GenerateRequest, cancel: Cancellation, taker: Taker) -> Flow:
         """As `LoopAnswers.begin`."""
@@ -82,6 +86,17 @@ class Answers:
         body = await asyncio.to_thread(asked.body) if asked.has_images else asked.body()
         passing = _Passing(self, asked, cancel, taker, self._observer())
         return await loop_transport.ask(self._address, asked.path, body, cancel, passing.take, passing.ended)
+
+    def keep_soon(self, observer: Observer) -> None:
+        """It writes to a file, in a thread: who asks the next question need not meet that."""
+        if not self._keeps_soon:
+            self._keeps_soon = True
+            asyncio.get_running_loop().call_later(_KEEP_S, self._keep, observer)
+
+    def _keep(self, observer: Observer) -> None:
+        self._keeps_soon = False
+        with suppress(RuntimeError):  # the loop is about to end, and takes no more work; closing the engine keeps it
+            asyncio.get_running_loop().run_in_executor(None, observer.keep)
 
     def broken(self, asked: _Asked, error: WorkerGone | WorkerRefused, cancel: Cancellation) -> None:
         """Raises, in our words, why an answer broke off, unless it was cancelled."""
@@ -119,9 +134,12 @@ class _Passing:
         self._observer = observer
         self._ticket = observer.begin() if observer else 0
 
-    def take(self, events: Sequence[Mapping[str, Any]]) -> None:
-        if chunks := [chunk for event in events for chunk in self._asked.read(event)]:
+    def take(self, events: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether tokens have come: the next ones may then wait for each other, as the first may not."""
+        chunks = [chunk for event in events for chunk in self._asked.read(event)]
+        if chunks:
             self._taker.take(chunks)
+        return bool(chunks) and chunks[-1].progress is None
 
     def ended(self, error: Exception | None) -> None:
         last = self._asked.last(self._cancel) if error is None else None
@@ -152,10 +170,8 @@ class _Passing:
 
     def _observe(self) -> None:
         if self._observer:
-            # It writes to a file: who waits for the engine need not wait for that, too.
-            with suppress(RuntimeError):  # the loop is about to end, and takes no more work
-                loop = asyncio.get_running_loop()
-                loop.run_in_executor(None, self._observer.end, self._ticket, self._asked.reader.last)
+            self._observer.end(self._ticket, self._asked.reader.last)
+            self._answers.keep_soon(self._observer)
 
 
 class _Asked:

@@ -1,7 +1,8 @@
 """HTTP to a worker from within an event loop: a streamed answer needs no thread, and the loop wakes once for a token.
 
 A thread that reads, and hands what it has read to the loop, is one more wake-up for each token; on a machine whose
-cores all compute, each costs the engine time.
+cores all compute, each costs the engine time. So does all that is done with a token on its way to the client, and what
+the client does with it: where they come faster than anybody reads, several are taken apart and passed on together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ from bendi.messages import Cancellation
 _MOST_CHUNK_BYTES = 64 * 1024 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
+_APART_S = 0.015
+"""Events that may wait are given no more often than this."""
+_LONGEST_S = 0.03
+"""What may wait has waited for this long when nothing follows it."""
+_MOST_HELD_BYTES = 64 * 1024
+_LAST_CHUNK = b"0\r\n\r\n"
 _FULL_S = 0.01
 """Until the next attempt where too many wait to be let in by a worker."""
 
@@ -29,12 +36,13 @@ async def ask(
     path: str,
     body: object,
     cancel: Cancellation,
-    take: Callable[[list[dict[str, Any]]], None],
+    take: Callable[[list[dict[str, Any]]], bool | None],
     ended: Callable[[Exception | None], None],
 ) -> Flow:
     """Sends a streaming request. `take` then gets its events, those together that arrived together, and at last `ended`
     is called, with WorkerRefused (also for an error in the middle of a stream) or WorkerGone where something was wrong,
-    or with what `take` raised.
+    or with what `take` raised. `take` says whether the events after these may wait a few milliseconds for each other;
+    the end of an answer never does.
 
     `cancel` closes the connection, which makes the worker stop computing; nothing more is taken then.
     """
@@ -70,7 +78,7 @@ class _Arriving(asyncio.Protocol):
         self,
         request: bytes,
         cancel: Cancellation,
-        take: Callable[[list[dict[str, Any]]], None],
+        take: Callable[[list[dict[str, Any]]], bool | None],
         ended: Callable[[Exception | None], None],
     ) -> None:
         self._request, self._cancel = request, cancel
@@ -79,6 +87,9 @@ class _Arriving(asyncio.Protocol):
         self._head = b""
         self._body: _Body | None = None
         self._events = EventReader()
+        self._held = b""
+        self._wait_until_s = 0.0
+        self._waiting: asyncio.TimerHandle | None = None
         self._ended = False
 
     async def sent_to(self, socket_path: str) -> socket.socket:
@@ -111,6 +122,7 @@ class _Arriving(asyncio.Protocol):
         if self._ended:
             return
         self._ended = True
+        self._wait_no_more()
         if self._transport is not None:
             self._transport.abort()
         self._tell_end(None if self._cancel.cancelled else error)
@@ -122,6 +134,22 @@ class _Arriving(asyncio.Protocol):
             transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        self._held += data
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._wait_until_s or data.endswith(_LAST_CHUNK) or len(self._held) > _MOST_HELD_BYTES:
+            self._take_apart()
+        elif self._waiting is None:
+            self._waiting = loop.call_later(_LONGEST_S, self._take_apart)
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    def _take_apart(self) -> None:
+        """What has arrived."""
+        self._wait_no_more()
+        data, self._held = self._held, b""
         if self._ended or self._cancel.cancelled:
             return
         found: list[dict[str, Any]] = []
@@ -133,14 +161,16 @@ class _Arriving(asyncio.Protocol):
         except (ValueError, EOFError) as broken:
             problem = WorkerGone(str(broken))
         try:
-            if found:
-                self._give(found)
+            if found and self._give(found):
+                self._wait_until_s = asyncio.get_running_loop().time() + _APART_S
         except Exception as defect:
             problem = defect
         if problem is not None or self._events.ended:
             self.end(problem)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._held:
+            self._take_apart()
         body = self._body
         if body is not None and body.status >= 400 and body.until_close:
             self.end(refusal(body.status, body.refusal))

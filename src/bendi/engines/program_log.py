@@ -1,7 +1,8 @@
 """The last lines of what a program says, read in a thread.
 
-Programs write a line in several pieces, and tens of lines for a request. Between two readings there is a rest, so that
-this process is not woken for each piece just when the program computes on all cores. Who asks reads what there is.
+Programs write a line in several pieces, and tens of lines for a request. What is said lies in the pipe for a while
+before it is read, so that this process is not woken for each piece just when the program computes on all cores. Who
+asks reads what there is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 from contextlib import suppress
 from typing import IO
 
-_REST_S = 0.05
+_REST_S = 0.5
+"""In so long no program says as much as a pipe holds; one that does waits."""
 _BLOCK_BYTES = 64 * 1024
 _MOST_BLOCKS = 64
 _MOST_LINE_BYTES = 4000
@@ -65,10 +67,10 @@ class ProgramLog:
                     self._keep(data)
                 continue
             self._there(None)
+            self._hurried.wait(_REST_S)
             with self._lock:
                 if self._there(0):
                     self._keep(self._block())
-            self._hurried.wait(_REST_S)
 
     def _there(self, seconds: float | None) -> bool:
         """Whether there is something to read, or the end, within so many seconds (None: any time)."""

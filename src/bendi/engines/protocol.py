@@ -264,7 +264,7 @@ class HostedEngine(Protocol):
 
 
 class Observer(Protocol):
-    """Who is told of the answers of an engine. Nothing may be raised, and nothing waits for long."""
+    """Who is told of the answers of an engine. Nothing may be raised, and nothing but `keep` and `close` waits."""
 
     def begin(self) -> int:
         """An answer begins. Returns what `end` needs."""
@@ -272,5 +272,8 @@ class Observer(Protocol):
     def end(self, ticket: int, last: Chunk | None) -> None:
         """It has ended. `last`: its last chunk; None when it failed or was cancelled."""
 
+    def keep(self) -> None:
+        """Writes down what is known of the answers that have ended, which takes a moment."""
+
     def close(self) -> None:
-        """The engine was closed. Closing twice is harmless."""
+        """The engine was closed: as `keep`. Closing twice is harmless."""

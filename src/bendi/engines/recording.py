@@ -7,6 +7,7 @@ conversation, counts of tokens and times are kept, nothing else.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,6 +99,7 @@ class Recorder:
         self._on_notice = on_notice
         self._lock = threading.Lock()
         self._counting = threading.Lock()  # of its own: no answer waits for what the last one has to write to the disk
+        self._ended: deque[tuple[Chunk, Usage, bool]] = deque()
         self._running = 0
         self._begun = 0
         self._record: LoadRecord | None = None
@@ -117,14 +119,23 @@ class Recorder:
             self._running -= 1
             alone = ticket == self._begun
         if last is not None and last.usage is not None:
-            with self._lock:
-                self._keep(last, last.usage, alone=alone)
+            self._ended.append((last, last.usage, alone))
+
+    def keep(self) -> None:
+        with self._lock:
+            self._keep_ended()
 
     def close(self) -> None:
         with self._lock:
             self._keep_load()
+            self._keep_ended()
             self._store.close()
             self._tell()
+
+    def _keep_ended(self) -> None:
+        while self._ended:
+            last, usage, alone = self._ended.popleft()
+            self._keep(last, usage, alone=alone)
 
     def _keep(self, last: Chunk, usage: Usage, *, alone: bool) -> None:
         self._keep_load()

@@ -32,7 +32,7 @@ class Whole:
             self._text.append(item.text)
         if item.reasoning:
             self._reasoning.append(item.reasoning)
-            self.reasoning_pieces += 1
+            self.reasoning_pieces += item.pieces
         self.logprobs += item.logprobs
         if item.finish:
             self.last = item

@@ -12,7 +12,7 @@ from bendi.units import KIB, MIB
 
 _RECEIVED_BYTES = 16 * KIB
 _LARGE_BYTES = 1 * MIB
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's mallopt: malloc.h."""
 
 
@@ -30,13 +30,27 @@ def return_large_pieces() -> None:
     """glibc takes large pieces of memory from the system and returns them when they are free; but after the first one
     it takes pieces as large from its own heaps, of which each thread has one, and keeps them there. After four bodies
     of 30 MiB the server kept 107 MiB, and each thread that had read a model's header 8 MiB. A limit that was said once
-    stays. Other C libraries return what is free in ways of their own."""
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    stays, and so does that all threads share one heap, since only one of them runs Python at a time: 4 MiB less. Other
+    C libraries return what is free in ways of their own."""
+    mallopt = _of_c("mallopt")
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, 1)
+
+
+def return_holes() -> None:
+    """What is free in the middle of the heap goes back to the system. Without it the heap has more holes from hour to
+    hour, though what is in use stays the same: 0.6 MiB after a minute of requests of all kinds, 2 after three. Takes
+    a millisecond."""
+    malloc_trim = _of_c("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_c(name: str) -> Any:
+    """A function of glibc; None with another C library."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 def collect_less() -> None:

@@ -211,9 +211,9 @@ def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
         if before is None:
             before = chunk
         elif _only_text(before) and _only_text(chunk):
-            before = replace(before, text=before.text + chunk.text)
+            before = replace(before, text=before.text + chunk.text, pieces=before.pieces + chunk.pieces)
         elif _only_reasoning(before) and _only_reasoning(chunk):
-            before = replace(before, reasoning=before.reasoning + chunk.reasoning)
+            before = replace(before, reasoning=before.reasoning + chunk.reasoning, pieces=before.pieces + chunk.pieces)
         else:
             yield before
             before = chunk
@@ -222,11 +222,11 @@ def merged(chunks: Sequence[Chunk]) -> Iterator[Chunk]:
 
 
 def _only_text(chunk: Chunk) -> bool:
-    return bool(chunk.text) and chunk == Chunk(text=chunk.text)
+    return bool(chunk.text) and chunk == Chunk(text=chunk.text, pieces=chunk.pieces)
 
 
 def _only_reasoning(chunk: Chunk) -> bool:
-    return bool(chunk.reasoning) and chunk == Chunk(reasoning=chunk.reasoning)
+    return bool(chunk.reasoning) and chunk == Chunk(reasoning=chunk.reasoning, pieces=chunk.pieces)
 
 
 def as_crashed(error: BaseException) -> BaseException:

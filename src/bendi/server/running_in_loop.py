@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bendi.engines import Flow, LoopAnswers
 from bendi.messages import Cancellation, Chunk, GenerateRequest
-from bendi.server.running import MOST_UNREAD, PAUSE_S, QUIET_S, Answering, as_crashed, merged, stalled
+from bendi.server.running import MOST_UNREAD, QUIET_S, Answering, as_crashed, merged, stalled
 
 _tasks: set[asyncio.Task[None]] = set()
 """A loop forgets tasks that nobody holds."""
@@ -23,8 +23,6 @@ class RunningInLoop(Answering):
         self._unread: list[Chunk] = []
         self._quiet_until_s = time.monotonic() + QUIET_S
         self._waiting: asyncio.Future[None] | None = None
-        self._told_s = 0.0
-        self._telling: asyncio.TimerHandle | None = None
         self._flow: Flow | None = None
         self._stalling: asyncio.TimerHandle | None = None
         self._finished = False
@@ -71,12 +69,7 @@ class RunningInLoop(Answering):
         elif len(self._unread) >= MOST_UNREAD and self._stalling is None and self._flow is not None:
             self._flow.pause()
             self._stalling = asyncio.get_running_loop().call_later(self._stall_s, self._stalled)
-        left_s = 0.0 if last.finish else self._told_s + PAUSE_S - time.monotonic()
-        if left_s <= 0:
-            self._tell()
-        elif self._telling is None:
-            # Tokens come faster than anybody reads: what passes them on takes longer for each than reading them.
-            self._telling = asyncio.get_running_loop().call_later(left_s, self._tell)
+        self._tell()
 
     def ended(self, error: BaseException | None) -> None:
         if error is not None:
@@ -98,10 +91,6 @@ class RunningInLoop(Answering):
             self._flow = None if self._joined else flow
 
     def _tell(self) -> None:
-        if self._telling is not None:
-            self._telling.cancel()
-            self._telling = None
-        self._told_s = time.monotonic()
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 

@@ -36,7 +36,7 @@ from bendi.server.metrics import Metrics
 from bendi.server.middleware import Log
 from bendi.server.policy import policy_for
 from bendi.server.pool import ModelPool, PoolLimits, Wish
-from bendi.server.process_memory import collect_less, receive_small_pieces, return_large_pieces
+from bendi.server.process_memory import collect_less, receive_small_pieces, return_holes, return_large_pieces
 from bendi.server.running_server import RunningServer, announced
 from bendi.server.services import Services
 from bendi.server.stored_answers import StoredAnswers
@@ -46,10 +46,12 @@ from bendi.store.names import PathName, as_name
 
 EXIT_FORCED = 130
 _SAVE_KEYS_EVERY_S = 300.0
+_TIDY_EVERY_S = 60.0
 _HARD_END_S = 5.0
 _HEAD_BYTES = 64 * 1024
 _WISHED_FILES = 65536
 _QUIET_KEEP_ALIVE_S = 75
+_TICK_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,21 @@ class HeadWaits:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which leaves signals to us: it would end the process with the signal's own code."""
+    """uvicorn, which leaves signals to us: it would end the process with the signal's own code. And which sleeps: it
+    would look ten times a second whether to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # the date of answers is that of the last tick
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _TICK_S)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -197,6 +213,7 @@ class _Run:
         with _signals_to(lambda: self._on_signal(server, main)):
             serving = asyncio.create_task(server.serve(self.sockets))
             keeping = asyncio.create_task(self._keep_uses())
+            tidying = asyncio.create_task(_tidy())
             try:
                 with self._announced():
                     await self._load_models()
@@ -208,7 +225,8 @@ class _Run:
                 return EXIT_FORCED
             finally:
                 keeping.cancel()
-                server.should_exit = True
+                tidying.cancel()
+                server.end()
                 await services.pool.close(0.0)
                 services.keys.save_used()
                 self.start.log({"event": "ended"})
@@ -273,7 +291,7 @@ class _Run:
             self.services.phase.now = "draining"
             self.start.log({"event": "draining", "for_s": self.services.settings.serve_drain_s})
             self._told.set()
-            server.should_exit = True
+            server.end()
         elif self._signals == 2:
             # Should anything hold the end up, the process goes, and the kernel ends the workers with it.
             timer = threading.Timer(_HARD_END_S, os._exit, (EXIT_FORCED,))
@@ -285,6 +303,12 @@ class _Run:
         while True:
             await asyncio.sleep(_SAVE_KEYS_EVERY_S)
             await asyncio.to_thread(self.services.keys.save_used)
+
+
+async def _tidy() -> None:
+    while True:
+        await asyncio.sleep(_TIDY_EVERY_S)
+        await asyncio.to_thread(return_holes)
 
 
 @contextlib.contextmanager
