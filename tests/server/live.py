@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -65,6 +66,7 @@ class LiveServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.client.close()
-        self._loop.call_soon_threadsafe(self._server.end)
+        with suppress(RuntimeError):  # its loop is closed: a test has ended it before
+            self._loop.call_soon_threadsafe(self._server.end)
         self._thread.join(30)
         assert not self._thread.is_alive()
