@@ -217,7 +217,10 @@ def serving(model: str, queue: int) -> Iterator[Served]:
                     raise
                 time.sleep(0.05)
         with open(reading) as telling:
-            told = json.loads(telling.readline())
+            said = telling.readline()
+        if not said:
+            raise SystemExit("the server has ended before its model was loaded")
+        told = json.loads(said)
         port = int(url.rstrip("/").rsplit(":", 1)[1])
         yield Served(port, process, told["socket_path"], told["key"], told["build"])
     finally:

@@ -25,7 +25,7 @@ from bendi.server.api_errors import ApiError
 
 MOST_UNREAD = 256
 """Chunks of one answer that may lie here unread; then the engine waits for the reader."""
-PAUSE_S = 0.004
+_PAUSE_S = 0.004
 """Between two wake-ups of the event loop."""
 QUIET_S = 0.05
 """Progress with a prompt that takes no longer is not worth a wake-up just when the engine needs the processor."""
@@ -60,10 +60,10 @@ class _Handover:
         with self._lock:
             ready, self._ready = self._ready, []
             # Where tokens come slowly there is nothing to collect, and no need to wake up once more for it.
-            self._armed = again = bool(ready) and now_s - self._delivered_s < 2 * PAUSE_S
+            self._armed = again = bool(ready) and now_s - self._delivered_s < 2 * _PAUSE_S
         self._delivered_s = now_s
         if again:
-            self._loop.call_later(PAUSE_S, self._deliver)
+            self._loop.call_later(_PAUSE_S, self._deliver)
         for running in ready:
             running.arrived()
 
