@@ -107,3 +107,35 @@ def test_what_is_waited_for_comes() -> None:
     program.wait(20)
     log.join(20)
     program.stdout.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pipes cannot be widened, and are read sooner")
+def test_a_program_that_says_much_at_once_need_not_wait() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    line = b"x" * 99 + b"\n"
+    with os.fdopen(reading, "rb") as source:
+        log = ProgramLog(source, 9000)
+        for _line in range(9000):  # 900 KB: BlockingIOError where the pipe holds less
+            os.write(writing, line)
+        os.close(writing)
+        log.join(20)
+        assert len(log.lines()) == 9000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pipes cannot be widened, and are read sooner")
+def test_a_pipe_that_may_not_be_wider_is_read_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def refused(*_asked: object) -> int:
+        raise PermissionError
+
+    rests = []
+    for allowed in (True, False):
+        if not allowed:
+            monkeypatch.setattr(fcntl, "fcntl", refused)
+        with saying("print('one')") as log:
+            rests.append(log.rest_s)
+            log.join(20)
+            assert log.lines() == ["one"]
+    assert rests == [0.5, 0.1]

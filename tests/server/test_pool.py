@@ -219,6 +219,28 @@ def test_waiting_for_memory_can_be_given_up(settings: Settings, demo_model: Path
     play(settings, scene, PoolLimits(memory_bytes=one_bytes, slots=1))
 
 
+def test_a_load_that_waits_for_its_turn_can_be_stopped(settings: Settings, demo_model: Path, one_bytes: int) -> None:
+    """The turn is that of another load, which waits for the end of an answer."""
+    copies(settings, demo_model, "a", "b", "c")
+
+    async def scene(pool: ModelPool, garage: Garage) -> None:
+        lease = await pool.acquire(Wish("a"))
+        first = asyncio.create_task(pool.acquire(Wish("b")))
+        await asyncio.sleep(0.1)
+        second = asyncio.create_task(pool.acquire(Wish("c")))
+        await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(pool.stop("c"), 5) == 1
+        with pytest.raises(EngineCrashed):
+            await second
+        assert not first.done()
+        lease.release()
+        (await first).release()
+        async with pool.lease(Wish("c")):  # the turn of the stopped one has been given on
+            assert garage.names == ["a.gguf", "b.gguf", "c.gguf"]
+
+    play(settings, scene, PoolLimits(memory_bytes=one_bytes, slots=1))
+
+
 def test_slots_are_as_many_as_memory_gives(settings: Settings, demo_model: Path) -> None:
     async def scene(pool: ModelPool, garage: Garage) -> None:
         async with pool.lease(Wish("demo")):

@@ -110,7 +110,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from([*NAMES, None]))
     def stop(self, name: str | None) -> None:
-        self.loop.run_until_complete(self.pool.stop(name))
+        self.loop.run_until_complete(asyncio.wait_for(self.pool.stop(name), 20))
         self.run()
 
     @rule(pick=PICKS)
@@ -149,7 +149,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.waiting == 0
         self.run(0.01)
         assert self.pool._models.busy == 0
-        self.loop.run_until_complete(self.pool.close(0.0))
+        self.loop.run_until_complete(asyncio.wait_for(self.pool.close(0.0), 20))
         assert all(engine.closed for engine in self.garage.engines)
         assert self.pool._models.entries == {}
         self.loop.run_until_complete(self.loop.shutdown_default_executor())

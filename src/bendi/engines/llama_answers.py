@@ -10,7 +10,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from bendi.engines import loop_transport, transport
@@ -285,7 +285,7 @@ def _check_tokens(request: GenerateRequest, vocab_size: int) -> None:
 
 def _sampling_fields(request: GenerateRequest) -> dict[str, Any]:
     # Our names of sampling parameters are llama-server's.
-    chosen: dict[str, Any] = {name: value for name, value in asdict(request.sampling).items() if value is not None}
+    chosen: dict[str, Any] = {name: value for name, value in vars(request.sampling).items() if value is not None}
     if request.stop:
         chosen["stop"] = list(request.stop)
     if request.ignore_end:

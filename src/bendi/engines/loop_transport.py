@@ -21,9 +21,9 @@ from bendi.messages import Cancellation
 _MOST_CHUNK_BYTES = 64 * 1024 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
-_APART_S = 0.015
-"""Events that may wait are given no more often than this."""
-_LONGEST_S = 0.03
+_APART_S = 0.03
+"""Events that may wait are given no more often than this: text that moves 33 times a second is seen to flow."""
+_LONGEST_S = 0.05
 """What may wait has waited for this long when nothing follows it."""
 _MOST_HELD_BYTES = 64 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"

@@ -19,6 +19,10 @@ from typing import IO
 _REST_S = 0.1
 """A program that says more than a pipe holds in so long waits: 64 KiB, where small models that answer 45 requests a
 second say 11."""
+_WIDE_REST_S = 0.5
+"""The same where the pipe holds _WIDE_BYTES."""
+_WIDE_BYTES = 1024 * 1024
+"""What Linux lets anybody have; it takes memory for what lies in it only."""
 _BLOCK_BYTES = 64 * 1024
 _MOST_BLOCKS = 64
 _MOST_LINE_BYTES = 4000
@@ -32,6 +36,7 @@ class ProgramLog:
         self._lines: collections.deque[str] = collections.deque(maxlen=most_lines)
         self._lock = threading.Lock()
         self._rest = b""
+        self.rest_s = _WIDE_REST_S if _widened(source) else _REST_S
         self._ended, self._hurried = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -39,11 +44,7 @@ class ProgramLog:
     def lines(self) -> list[str]:
         """What has been said so far."""
         with self._lock:
-            # Bounded, should the program say more than can be read.
-            for _block in range(_MOST_BLOCKS):
-                if not self._there(0):
-                    break
-                self._keep(self._block())
+            self._read_what_is_there()
             return list(self._lines)
 
     def until(self, words: str, timeout_s: float) -> list[str]:
@@ -68,10 +69,16 @@ class ProgramLog:
                     self._keep(data)
                 continue
             self._there(None)
-            self._hurried.wait(_REST_S)
+            self._hurried.wait(self.rest_s)
             with self._lock:
-                if self._there(0):
-                    self._keep(self._block())
+                self._read_what_is_there()
+
+    def _read_what_is_there(self) -> None:
+        # Bounded, should the program say more than can be read.
+        for _block in range(_MOST_BLOCKS):
+            if not self._there(0):
+                break
+            self._keep(self._block())
 
     def _there(self, seconds: float | None) -> bool:
         """Whether there is something to read, or the end, within so many seconds (None: any time)."""
@@ -101,3 +108,15 @@ class ProgramLog:
         for line in lines:
             for at in range(0, len(line) or 1, _MOST_LINE_BYTES):
                 self._lines.append(line[at : at + _MOST_LINE_BYTES].decode("utf-8", "replace").rstrip())
+
+
+def _widened(source: IO[bytes]) -> bool:
+    """Whether it is a pipe that now holds _WIDE_BYTES."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        return fcntl.fcntl(source.fileno(), fcntl.F_SETPIPE_SZ, _WIDE_BYTES) >= _WIDE_BYTES
+    except OSError:  # one user's pipes hold so much only, all together
+        return False

@@ -12,7 +12,7 @@ from typing import TypeVar
 from bendi.advisor.refusals import explained_refusal
 from bendi.engines import Engine, LoadRequest, open_recorded_engine
 from bendi.engines.projector import open_seeing, projector_beside
-from bendi.engines.protocol import HostedEngine
+from bendi.engines.protocol import HostedEngine, Worker
 from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.i18n import _
 from bendi.server.pool_words import Kind
@@ -73,13 +73,19 @@ class Opening:
     def __init__(self, opener: OpenModel, settings: Settings) -> None:
         self._opener, self._settings = opener, settings
         self._stopped = threading.Event()
+        self._told = asyncio.Event()
 
     @property
     def stopped(self) -> bool:
         return self._stopped.is_set()
 
     def stop(self) -> None:
+        """In the event loop."""
         self._stopped.set()
+        self._told.set()
+
+    async def until_stopped(self) -> None:
+        await self._told.wait()
 
     def open(self, load: LoadRequest, model: LocalModel) -> Engine:
         """Blocks until the model is loaded. Raises LoadStopped, or as `engines.open_engine`."""
@@ -104,16 +110,20 @@ def refusal(
         return error
 
 
+def worker_of(engine: Engine) -> Worker | None:
+    return engine.worker if isinstance(engine, HostedEngine) else None
+
+
 def is_alive(engine: Engine) -> bool:
     """Whether its worker runs; True for engines without one."""
-    return not isinstance(engine, HostedEngine) or engine.worker.alive
+    worker = worker_of(engine)
+    return worker is None or worker.alive
 
 
 def memory_of(engine: Engine) -> Memory:
     """What the system says of its worker; zeros where it does not say."""
-    if not isinstance(engine, HostedEngine):
-        return Memory()
-    return Memory(engine.worker.resident_bytes(), engine.worker.private_bytes())
+    worker = worker_of(engine)
+    return Memory(worker.resident_bytes(), worker.private_bytes()) if worker else Memory()
 
 
 def unloaded() -> EngineCrashed:

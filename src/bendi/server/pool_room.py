@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 from bendi.engines import LoadRequest
@@ -68,7 +68,7 @@ class Room:
         load = await in_thread(load_request, entry.model, entry.kind, self._settings)
         size = await in_thread(model_size, load)
         marked: list[Entry] = []
-        async with self._turn:
+        async with self._turn_of(entry):
             try:
                 while True:
                     self._change.clear()
@@ -86,6 +86,23 @@ class Room:
                 for other in marked:
                     other.must_go = False
                     self._resume(other)
+
+    @asynccontextmanager
+    async def _turn_of(self, entry: Entry) -> AsyncIterator[None]:
+        """Waits for it, but no longer than the load is wanted: whoever has the turn may wait for a long answer. Raises
+        LoadStopped."""
+        assert entry.opening
+        taking = asyncio.ensure_future(self._turn.acquire())
+        stopped = asyncio.ensure_future(entry.opening.until_stopped())
+        try:
+            await asyncio.wait({taking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                raise LoadStopped
+            yield
+        finally:
+            stopped.cancel()
+            if not taking.cancel():
+                self._turn.release()
 
     async def _next(self, entry: Entry, load: LoadRequest, size: ModelSize) -> tuple[Planned | None, list[Entry]]:
         """The plan where there is room for it, else who must leave."""

@@ -37,10 +37,12 @@ namespace {
 constexpr int64_t FEW_VECTORS = 3;
 constexpr int64_t LEAST_ROWS = 16;  // that a thread takes at a time, with few vectors
 
-// Two blocks of a vector: their numbers, where sums begin, and their scales for eight lanes each.
+// Two blocks of a vector: their numbers, and their scales. Where sums begin, and scales for eight lanes each, are made when
+// they are needed: kept, a vector of 8192 numbers would take up most of the first cache, in which weights wait that have
+// been asked for.
 struct Pair {
-    __m512i numbers, begin;
-    __m512 scales;
+    int8_t numbers[2 * QK8_0];
+    float scales[2];
 };
 
 template <typename Block> inline __m512 two_scales(const Block * blocks) {
@@ -48,13 +50,11 @@ template <typename Block> inline __m512 two_scales(const Block * blocks) {
     return _mm512_cvtph_ps(_mm256_blend_epi32(first, second, 0xf0));
 }
 
-void prepare(const block_q8_0 * y, int pairs, int excess, Pair * out) {
-    const __m512i up = _mm512_set1_epi8((char) excess);
+void prepare(const block_q8_0 * y, int pairs, Pair * out) {
     for (int i = 0; i < pairs; i++) {
-        out[i].numbers = Eights::both(y + 2 * i);
-        const __m512i too_much = _mm512_dpbusd_epi32(_mm512_setzero_si512(), up, out[i].numbers);
-        out[i].begin = _mm512_sub_epi32(_mm512_setzero_si512(), too_much);
-        out[i].scales = two_scales(y + 2 * i);
+        _mm512_storeu_si512(out[i].numbers, Eights::both(y + 2 * i));
+        out[i].scales[0] = _cvtsh_ss(y[2 * i].d);
+        out[i].scales[1] = _cvtsh_ss(y[2 * i + 1].d);
     }
 }
 
@@ -62,13 +62,16 @@ void prepare(const block_q8_0 * y, int pairs, int excess, Pair * out) {
 template <typename Kind, int R>
 inline void dots(const typename Kind::Block * const (&x)[R], const char * const (&later)[R], const Pair * y, int pairs,
                  float * const (&out)[R]) {
+    const __m512i excess = _mm512_set1_epi8((char) Kind::EXCESS);
     __m512 sum[R];
     for (int r = 0; r < R; r++) {
         sum[r] = _mm512_setzero_ps();
     }
     for (int i = 0; i < pairs; i++) {
-        const __m512i ys = y[i].numbers, begin = y[i].begin;
-        const __m512 scales = y[i].scales;
+        const __m512i ys = _mm512_loadu_si512(y[i].numbers);
+        const __m512i too_much = _mm512_dpbusd_epi32(_mm512_setzero_si512(), excess, ys);
+        const __m512i begin = _mm512_sub_epi32(_mm512_setzero_si512(), too_much);
+        const __m512 scales = _mm512_insertf32x8(_mm512_set1_ps(y[i].scales[0]), _mm256_set1_ps(y[i].scales[1]), 1);
         UNROLLED
         for (int r = 0; r < R; r++) {
             const typename Kind::Block * two = x[r] + 2 * i;
@@ -203,7 +206,7 @@ void few_vectors(const ggml_compute_params * params, const ggml_tensor * dst, co
             const int pairs = p.blocks / 2;
             Pair * prepared = scratch<Pair>(p.count * pairs);
             for (int64_t c = 0; c < p.count && prepared_for != at / rows; c++) {
-                prepare(p.vector(c), pairs, Kind::EXCESS, prepared + c * pairs);
+                prepare(p.vector(c), pairs, prepared + c * pairs);
             }
             prepared_for = at / rows;
             const int64_t row = at % rows, rest = std::min(end - at, rows - row);
