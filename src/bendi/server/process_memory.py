@@ -11,6 +11,7 @@ from typing import Any
 from bendi.units import KIB, MIB
 
 _RECEIVED_BYTES = 16 * KIB
+_MOST_NEW_OBJECTS = 10_000
 _LARGE_BYTES = 1 * MIB
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of glibc's mallopt: malloc.h."""
@@ -57,7 +58,9 @@ def collect_less() -> None:
     """What is here when the server is ready stays until its end, and need not be looked through again: a full
     collection of garbage, which holds up every stream, takes 50 ms with it and less than 1 ms without. The second
     one here tells the collector that nothing is old: it waits until a quarter of that is new, and keeps garbage
-    meanwhile."""
+    meanwhile. And what is new is looked through after 10,000 objects instead of 700, which is every few requests and
+    not several times in each: 4 to 8 % of the processor time of a short one."""
     gc.collect()
     gc.freeze()
     gc.collect()
+    gc.set_threshold(_MOST_NEW_OBJECTS)
