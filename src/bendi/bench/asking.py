@@ -18,8 +18,9 @@ from bendi.messages import Cancellation, GenerateRequest
 from bendi.results import Answer
 
 T = TypeVar("T")
-_LAG_PERIOD_S = 0.005
 _LOOK_PERIOD_S = 0.05
+"""Each look takes the processor from the engine, whose threads then wait for each other: 200 a second were 1.2 % of a
+core."""
 
 
 @dataclass(frozen=True)
@@ -149,18 +150,14 @@ class Watch:
         self._each(lambda hurry: hurry.cancel.cancel())
 
     def _run(self) -> None:
-        looked_s = 0.0
         while True:
             before_s = time.monotonic()
-            if self._stop.wait(_LAG_PERIOD_S):
+            if self._stop.wait(_LOOK_PERIOD_S):
                 return
-            now_s = time.monotonic()
-            self.lag_s = max(self.lag_s, now_s - before_s - _LAG_PERIOD_S)
-            if now_s - looked_s >= _LOOK_PERIOD_S:
-                looked_s = now_s
-                if self._worker is not None:
-                    self.peak_bytes = max(self.peak_bytes, self._worker.resident_bytes())
-                self._each(self._check)
+            self.lag_s = max(self.lag_s, time.monotonic() - before_s - _LOOK_PERIOD_S)
+            if self._worker is not None:
+                self.peak_bytes = max(self.peak_bytes, self._worker.resident_bytes())
+            self._each(self._check)
 
     def _check(self, hurry: _Hurry) -> None:
         if time.monotonic() - hurry.seen_s > hurry.limit_s and not hurry.late:
