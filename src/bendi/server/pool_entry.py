@@ -8,9 +8,8 @@ import math
 from dataclasses import dataclass, field
 
 from bendi.engines import Engine
-from bendi.engines.protocol import Worker
 from bendi.server.pool_budget import Fit, Holder, Leaves
-from bendi.server.pool_load import Memory, Opening, memory_of, worker_of
+from bendi.server.pool_load import Memory, Opening, is_alive, memory_of
 from bendi.server.pool_words import Kind, Lease, Loaded, State
 from bendi.store import LocalModel
 
@@ -41,11 +40,6 @@ class Hosted:
     ready_s: float
     busy: int = 0
     sessions: set[str] | None = field(default_factory=set)
-    worker: Worker | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        # Asked of with each request, and asking what an engine is takes longer than asking its worker.
-        self.worker = worker_of(self.engine)
 
     def remember_session(self, session: str | None) -> None:
         """`session`: as in Wish."""
@@ -57,11 +51,6 @@ class Hosted:
     @property
     def context_tok(self) -> int:
         return self.engine.info.context_tok
-
-    @property
-    def alive(self) -> bool:
-        """Whether its worker runs; True for engines without one."""
-        return self.worker is None or self.worker.alive
 
     @property
     def memory(self) -> Memory:
@@ -108,7 +97,7 @@ class Entry:
     @property
     def dead(self) -> bool:
         """Its worker has ended by itself."""
-        return self.state == "ready" and self.hosted is not None and not self.hosted.alive
+        return self.state == "ready" and self.hosted is not None and not is_alive(self.hosted.engine)
 
     def remember_name(self, name: str) -> None:
         if len(self.names) < _MOST_NAMES:

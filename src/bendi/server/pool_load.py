@@ -12,7 +12,7 @@ from typing import TypeVar
 from bendi.advisor.refusals import explained_refusal
 from bendi.engines import Engine, LoadRequest, open_recorded_engine
 from bendi.engines.projector import open_seeing, projector_beside
-from bendi.engines.protocol import HostedEngine, Worker
+from bendi.engines.protocol import Worker
 from bendi.errors import BendiError, EngineCrashed, OutOfMemory
 from bendi.i18n import _
 from bendi.server.pool_words import Kind
@@ -110,19 +110,20 @@ def refusal(
         return error
 
 
-def worker_of(engine: Engine) -> Worker | None:
-    return engine.worker if isinstance(engine, HostedEngine) else None
+def _worker_of(engine: Engine) -> Worker | None:
+    """Of a HostedEngine. Asked for with each request, and to ask whether it is one takes longer than all the rest."""
+    return getattr(engine, "worker", None)
 
 
 def is_alive(engine: Engine) -> bool:
     """Whether its worker runs; True for engines without one."""
-    worker = worker_of(engine)
+    worker = _worker_of(engine)
     return worker is None or worker.alive
 
 
 def memory_of(engine: Engine) -> Memory:
     """What the system says of its worker; zeros where it does not say."""
-    worker = worker_of(engine)
+    worker = _worker_of(engine)
     return Memory(worker.resident_bytes(), worker.private_bytes()) if worker else Memory()
 
 
