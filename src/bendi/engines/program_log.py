@@ -29,8 +29,8 @@ _MOST_LINE_BYTES = 4000
 
 
 class ProgramLog:
-    """Of a program whose `source` this is, `most_lines` of it. Longer lines are cut into several. `rest_s`: how long what
-    is said may lie in the pipe."""
+    """Of a program whose `source` this is, `most_lines` of it. Longer lines are cut into several. `rest_s`: how long
+    what is said may lie in the pipe."""
 
     def __init__(self, source: IO[bytes], most_lines: int) -> None:
         self._source = source
