@@ -21,6 +21,16 @@ Events = list[tuple[str, dict[str, Any]]]
 SHORT = {"model": "demo", "parameters": {"max_tokens": 12, "temperature": 0}}
 
 
+@pytest.fixture
+def endless(settings: Settings) -> Iterator[LiveServer]:
+    """A server whose model never ends."""
+    folder = settings.models_dirs[0]
+    folder.mkdir(parents=True)
+    scripted_model.write(folder / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
+    with LiveServer(settings) as server:
+        yield server
+
+
 def stream(server: LiveServer, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     with server.client.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200, answer.read()
@@ -93,27 +103,45 @@ def test_what_does_not_fit_is_refused_before_anything_is_touched(server: LiveSer
     assert messages(server, session) == before
 
 
-def test_leaving_stops_the_answer_and_keeps_what_was_written(settings: Settings) -> None:
-    folder = settings.models_dirs[0]
-    folder.mkdir(parents=True)
-    scripted_model.write(folder / "endless.gguf", scripted_model.NEVER_ENDS, scripted_model.PLAIN_TEMPLATE)
-    with LiveServer(settings) as server:
-        session = begin(server, model="endless.gguf", parameters={})
-        asking = stream(server, f"/api/bendi/sessions/{session}/messages", {"text": "a"})
-        for name, _data in asking:
-            if name == "delta":
-                break
-        second = server.client.post(f"/api/bendi/sessions/{session}/messages", json={"text": "b"})
-        assert second.status_code == 409
-        asking.close()  # type: ignore[attr-defined]
-        wait = threading.Event()
-        for _try in range(100):
-            if session not in server.services.talking:
-                break
-            wait.wait(0.05)
-        question, answer = messages(server, session)
-        assert question["content"] == "a"
-        assert answer["state"] == "partial" and answer["content"]
+def heard(server: LiveServer, session: str, until: str) -> None:
+    """Asks, and hangs up with the first event `until`."""
+    asking = stream(server, f"/api/bendi/sessions/{session}/messages", {"text": "a"})
+    assert any(name == until for name, _data in asking)
+    asking.close()  # type: ignore[attr-defined]
+
+
+def test_leaving_stops_the_answer_and_keeps_what_was_written(endless: LiveServer) -> None:
+    session = begin(endless, model="endless.gguf", parameters={})
+    asking = stream(endless, f"/api/bendi/sessions/{session}/messages", {"text": "a"})
+    assert any(name == "delta" for name, _data in asking)
+    second = endless.client.post(f"/api/bendi/sessions/{session}/messages", json={"text": "b"})
+    assert second.status_code == 409
+    assert endless.client.delete(f"/api/bendi/sessions/{session}").status_code == 409
+    asking.close()  # type: ignore[attr-defined]
+    wait = threading.Event()
+    for _try in range(100):
+        if session not in endless.services.talking:
+            break
+        wait.wait(0.05)
+    question, answer = messages(endless, session)
+    assert question["content"] == "a"
+    assert answer["state"] == "partial" and answer["content"]
+
+
+def test_who_stops_an_answer_may_ask_again_or_delete_the_session_at_once(endless: LiveServer) -> None:
+    session = begin(endless, model="endless.gguf", parameters={})
+    for _number in range(4):
+        heard(endless, session, "delta")
+    assert [message["content"] for message in messages(endless, session) if message["role"] == "user"] == ["a"] * 4
+    heard(endless, session, "delta")
+    assert endless.client.delete(f"/api/bendi/sessions/{session}").json() == {"deleted": [session]}
+
+
+def test_done_means_that_the_session_is_free(server: LiveServer) -> None:
+    session = begin(server, parameters={"max_tokens": 1})
+    for _number in range(20):
+        heard(server, session, "done")
+    assert {message["state"] for message in messages(server, session)} == {"complete"}
 
 
 def test_sessions_are_changed_searched_and_deleted(server: LiveServer) -> None:

@@ -13,6 +13,7 @@ from bendi.server.metrics import Metrics
 from bendi.server.pool import ModelPool
 from bendi.server.pulls import Pulls
 from bendi.server.stored_answers import StoredAnswers
+from bendi.server.talking import Talking
 from bendi.settings import Settings
 from bendi.store import Store
 
@@ -26,8 +27,8 @@ class Phase:
 
 @dataclass(frozen=True)
 class Services:
-    """`stored`: answers of /v1/responses that clients may refer to later. `pulls`: downloads that run. `talking`: ids
-    of the sessions in which an answer is being written."""
+    """`stored`: answers of /v1/responses that clients may refer to later. `pulls`: downloads that run. `talking`: the
+    sessions in which an answer is being written."""
 
     settings: Settings
     store: Store
@@ -37,7 +38,7 @@ class Services:
     stored: StoredAnswers
     phase: Phase = field(default_factory=Phase)
     pulls: Pulls = field(default_factory=Pulls)
-    talking: set[str] = field(default_factory=set)
+    talking: Talking = field(default_factory=Talking)
 
     @cached_property
     def sessions(self) -> SessionStore:
