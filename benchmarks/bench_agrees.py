@@ -45,6 +45,7 @@ from bendi.engines.scheduling import run_promptly
 from bendi.hardware import detect_cpu
 from bendi.results import Cell, Repeat, Workload
 from bendi.settings import Settings, load_settings
+from bendi.stats.bootstrap import median_interval
 from bendi.store.known_models import known_models
 from bendi.units import MIB
 
@@ -67,50 +68,45 @@ class Pair:
     judged: bool = True
 
 
-class Memory:
-    """How fast it can be read now, by as many threads as the engine has."""
-
-    def __init__(self, threads: int) -> None:
-        self._reader = MemoryReader(threads, _MEMORY_BYTES)
-
-    def gb_s(self) -> float:
-        return self._reader.read_bytes / self._reader.mean_seconds(_MEMORY_S) / 1e9
-
-
 def repeat(opened: Opened, cell: Cell, block: int, vocab_size: int | None, seed: int) -> Repeat:
+    """Of an engine that is warm, but for the first one."""
     turn = Turn(cell, block, 0, vocab_size, opened.load_s)
-    care = Care(warm_up_least=1, warm_up_most=2)
+    care = Care(warm_up_least=0 if block else 2, warm_up_most=0 if block else 2)
     return measure(opened.engine, turn, Place(care, seed, Path()), Ruler())
 
 
 def beside_llama_bench(
     options: argparse.Namespace, garage: Garage, subject: Subject, build: native_builds.NativeBuild
 ) -> list[Pair]:
-    """PP and TG, by the client's clock and by the engine's."""
+    """PP and TG, by the client's clock and by the engine's: each of theirs between two of ours."""
     threads = detect_cpu().usable_cores
     settings = {"threads": threads, "flash_attention": True}
     program, path = build.program("llama-bench"), garage.files.path(subject)
     work = Workload("w", options.prompt, options.answer + 1)
     cell = Cell(subject.model, subject.quantization, "bendi", work, settings)
-    memory = Memory(threads)
+    memory = MemoryReader(threads, _MEMORY_BYTES)
     found = []
     with closing(garage.open([cell], subject).engine) as engine:
         opened = Opened(engine, None, 0.0)  # type: ignore[arg-type]
+
+        def ours(block: int) -> tuple[Repeat, float]:
+            return repeat(opened, cell, block, subject.vocab_size, 1), memory.mean_bytes_s(_MEMORY_S) / 1e9
+
+        before = ours(0)
         for number in range(options.rounds):
-            mine, mine_gb_s = repeat(opened, cell, number, subject.vocab_size, 1), memory.gb_s()
             (prompt,) = bench_rates(program, path, settings, BenchAsk(options.prompt, 0, 0, 1))
             (answer,) = bench_rates(program, path, settings, BenchAsk(0, options.answer, options.prompt, 1))
-            answer_gb_s = memory.gb_s()
-            again = repeat(opened, cell, options.rounds + number, subject.vocab_size, 1)
-            again_gb_s = memory.gb_s()
-            pp, tg = median(prompt.rates_tok_s), median(answer.rates_tok_s)
+            answer_gb_s = memory.mean_bytes_s(_MEMORY_S) / 1e9
+            after = ours(number + 1)
+            pp, tg = prompt.rates_tok_s[0], answer.rates_tok_s[0]
             for clock, server in (("client's", ""), ("engine's", "server_")):
-                pp_s = [getattr(each, f"{server}pp_tok_s") for each in (mine, again)]
-                tg_s = [getattr(each, f"{server}tg_tok_s") for each in (mine, again)]
-                for_memory = fmean((tg_s[0] / mine_gb_s, tg_s[1] / again_gb_s))
+                pp_s = [getattr(each, f"{server}pp_tok_s") for each, _gb_s in (before, after)]
+                tg_s = [getattr(each, f"{server}tg_tok_s") for each, _gb_s in (before, after)]
+                for_memory = [tg / gb_s for tg, (_each, gb_s) in zip(tg_s, (before, after), strict=True)]
                 found.append(Pair(f"PP, {clock} clock", fmean(pp_s), pp))
-                found.append(Pair(f"TG, {clock} clock", fmean(tg_s), tg, judged=False))
-                found.append(Pair(f"TG, {clock}, by memory", for_memory, tg / answer_gb_s, "tok/GB"))
+                found.append(Pair(f"TG, {clock} clock", fmean(tg_s), tg))
+                found.append(Pair(f"TG, {clock}, by memory", fmean(for_memory), tg / answer_gb_s, "tok/GB", False))
+            before = after
     return found
 
 
@@ -213,6 +209,11 @@ def tokenizer(folder: str) -> Path:
     return path
 
 
+def sureness(ratios: list[float]) -> str:
+    interval = median_interval(ratios)
+    return f" ({interval.low:.3f} to {interval.high:.3f}, 95 %)" if interval else ""
+
+
 def show(title: str, pairs: list[Pair], aim: float) -> bool:
     print(f"\n{title}")
     held = True
@@ -222,7 +223,8 @@ def show(title: str, pairs: list[Pair], aim: float) -> bool:
         middle = median(ratios)
         print(
             f"  {name:24} {median(pair.ours for pair in mine):10.2f} and {median(pair.theirs for pair in mine):10.2f}"
-            f" {mine[0].unit}: {middle:.3f} of theirs (from {min(ratios):.3f} to {max(ratios):.3f}, n={len(mine)})"
+            f" {mine[0].unit}: {middle:.3f} of theirs{sureness(ratios)}, single ones from {min(ratios):.3f} to"
+            f" {max(ratios):.3f}, n={len(mine)}"
         )
         held &= abs(middle - 1) <= aim or not mine[0].judged
     return held

@@ -144,14 +144,14 @@ class Match:
 
     def _time(self, each: Contestant, into: Timings) -> None:
         prompt = self._undisturbed(lambda: self._ask(each, _PROMPT_TOK, 1), into)
-        before_s = self._memory.mean_seconds(_MEMORY_S)
+        before_bytes_s = self._memory.mean_bytes_s(_MEMORY_S)
         answer = self._undisturbed(lambda: self._ask(each, _SHORT_TOK, _ANSWER_TOK + 1), into)
-        memory_s = (before_s + self._memory.mean_seconds(_MEMORY_S)) / 2
+        memory_bytes_s = statistics.harmonic_mean((before_bytes_s, self._memory.mean_bytes_s(_MEMORY_S)))
         into.held &= (prompt.computed_tok or 0) < _PROMPT_TOK + _SURELY_HELD_TOK
         into.held &= (answer.computed_tok or 0) < _SHORT_TOK + _SURELY_HELD_TOK
         into.pp_tok_s.append(prompt.pp_tok_s or 0.0)
         into.tg_tok_s.append(answer.tg_tok_s or 0.0)
-        into.memory_bytes_s.append(self._memory.read_bytes / memory_s)
+        into.memory_bytes_s.append(memory_bytes_s)
 
     def _undisturbed(self, ask: Callable[[], Rates], into: Timings) -> Rates:
         """The first timing beside which nothing else was running, or the least disturbed of a few."""

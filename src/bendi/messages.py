@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -59,7 +60,8 @@ class GenerateRequest:
     `template_options`: passed to the chat template (`enable_thinking` and the like). `thinking_tok`: after so many
     tokens the engine ends the thinking, where the model marks it, and the answer begins; None for no limit but
     `max_tokens`. `parallel_tool_calls`: whether one answer may call several tools; None leaves it to the
-    model. `progress`: chunks that tell of it are wanted for a short prompt, too.
+    model. `progress`: chunks that tell of it are wanted for a short prompt, too. `arrivals`: nobody reads along, see
+    there.
     """
 
     messages: tuple[Message, ...] = ()
@@ -77,6 +79,12 @@ class GenerateRequest:
     parallel_tool_calls: bool | None = None
     thinking_tok: int | None = None
     progress: bool = False
+    arrivals: Arrivals | None = field(default=None, compare=False)
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Says when that came of the answer which is handed over now, by `time.monotonic`."""
+        return self.arrivals.now_s if self.arrivals else time.monotonic
 
 
 @dataclass(frozen=True)
@@ -193,3 +201,26 @@ class Cancellation:
                 self._callbacks.append(callback)
                 return
         callback()
+
+
+class Arrivals:
+    """Of one answer along which nobody reads, for measuring: its chunks may be handed over when all of it is there, and
+    this says when each came. To take them apart as they come would take the processor from the engine.
+
+    `late`: they are handed over so; an engine that does it says so before it reads. `heard_s`: when something last
+    came, None before. `came_s`: when that came which is handed over late. Both by `time.monotonic`.
+    """
+
+    def __init__(self) -> None:
+        self.late = False
+        self.heard_s: float | None = None
+        self.came_s: float | None = None
+
+    def note(self) -> float:
+        """Something has come now."""
+        self.heard_s = time.monotonic()
+        return self.heard_s
+
+    def now_s(self) -> float:
+        """The time of what is handed over; until then, the time."""
+        return self.came_s if self.late and self.came_s is not None else time.monotonic()

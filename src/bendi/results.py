@@ -107,8 +107,8 @@ class Energy:
 class Answer:
     """One request as the client saw it, and as the engine says.
 
-    `started_s`: since the window began. `arrivals_s`: since `started_s`, when each piece with text came; `arrival_tok`:
-    how many tokens each had, where that is known, else empty. `ended_s`: when the last word of the engine came.
+    `started_s`: since the window began. `arrivals_s`: since `started_s`, when text came; `arrival_tok`: how many tokens
+    came then, where that is known, else empty. `ended_s`: when the last word of the engine came.
     `prompt_tok`, `completion_tok`: by the engine's own count. `cached_tok`: of the prompt, not computed again; None
     where the engine does not say. `server_pp_tok_s`, `server_tg_tok_s`, `server_ttft_s`: by the engine's clock.
     `text_sha256`: of the text, to see whether two engines wrote the same.

@@ -30,6 +30,30 @@ def test_every_piece_has_its_time() -> None:
     assert answer.ended_s >= answer.arrivals_s[-1]
 
 
+class Late(FakeEngine):
+    """Hands over afterwards what came in two packets."""
+
+    def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
+        arrivals = request.arrivals
+        assert arrivals
+        arrivals.late = True
+        packets = [(arrivals.note(), "ab"), (arrivals.note() + 1e-3, "c")]
+        time.sleep(0.02)
+        for arrivals.came_s, letters in packets:
+            for letter in letters:
+                yield Chunk(text=letter)
+        yield Chunk(finish="stop", usage=Usage(1, 3))
+
+
+def test_what_came_together_has_one_time_and_is_not_timed_when_it_is_read() -> None:
+    began_s = time.monotonic()
+    told = ask(Late(LOAD), GenerateRequest(prompt="x"), began_s)
+    answer = told.answer
+    assert told.text == "abc" and answer.arrival_tok == (2, 1) and answer.first_tok == 2
+    assert answer.tpot_s == pytest.approx(1e-3, abs=1e-4), "one token after two"
+    assert answer.ended_s < 0.02
+
+
 class Stalling(FakeEngine):
     """Says one word, then nothing until it is told to stop."""
 

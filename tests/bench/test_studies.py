@@ -42,11 +42,11 @@ settings = { threads = 1 }
 [[workloads]]
 name = "w"
 prompt_tok = 64
-answer_tok = 8
+answer_tok = 32
 [[workloads]]
 name = "deep"
 prompt_tok = 32
-answer_tok = 8
+answer_tok = 32
 depth_tok = 128
 [care]
 blocks = 4
@@ -100,11 +100,14 @@ def check_whole(path: Path) -> None:
     assert len(pairs) == len(set(pairs)) == REPEATS
     assert not results.failures
     for each in results.repeats:
-        assert each.answers and each.pp_tok_s and each.tg_tok_s
+        assert each.answers and each.pp_tok_s
+        # A model this small may have written all before anybody was awake to see the first word.
+        assert each.tg_tok_s or all(len(answer.arrivals_s) == 1 for answer in each.answers)
         assert each.peak_memory_bytes and each.load_s and each.slowness
-        assert all(answer.completion_tok == 8 for answer in each.answers)
+        assert all(answer.completion_tok == 32 for answer in each.answers)
         deep = results.cells[each.cell].workload.name == "deep"
         assert each.cached_tok == (128 if deep else 0)
+    assert sum(each.tg_tok_s is not None for each in results.repeats) > REPEATS / 2
     assert {check.verdict for check in results.checks} == {"ok"}
     assert {each.asked["threads"] for each in results.engines if each.engine == "two"} == {1}
 

@@ -20,7 +20,7 @@ import scripted_model
 from bendi.engines import AnswersInLoop, Embedder, Engine, LoadRequest, LoopAnswers, Tokenizer, fake, wheel
 from bendi.errors import ContextOverflow, EngineCrashed, RequestRejected
 from bendi.hardware import detect_core_cpus
-from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Sampling
+from bendi.messages import Arrivals, Cancellation, Chunk, GenerateRequest, Message, Sampling
 
 ENGINES = ("fake", "wheel", "native")
 CONTEXT_TOK = 512
@@ -62,6 +62,31 @@ def test_is_an_engine_and_a_tokenizer(engine: Engine) -> None:
     assert engine.info.context_tok == CONTEXT_TOK
     assert engine.info.train_context_tok >= CONTEXT_TOK
     assert engine.info.load_s >= 0
+
+
+def test_who_does_not_read_along_gets_the_same_and_the_times(engine: Engine) -> None:
+    request = GenerateRequest(messages=QUESTION, max_tokens=24, sampling=GREEDY)
+    text, _last = run(engine, request)
+    arrivals, came_s, said, last = Arrivals(), [], [], Chunk()
+    began_s = time.monotonic()
+    for last in engine.generate(replace(request, arrivals=arrivals)):
+        came_s.append(arrivals.now_s() if arrivals.late else arrivals.note())
+        said.append(last.text)
+    assert "".join(said) == text and last.usage and last.usage.completion_tok > 8
+    assert len(set(came_s)) > 8, "not all at once"
+    assert came_s == sorted(came_s) and began_s <= came_s[0] and arrivals.heard_s
+    assert came_s[-1] <= arrivals.heard_s <= time.monotonic()
+    assert last.timings and last.timings.ttft_s is not None
+    first_s = next(at_s for at_s, text in zip(came_s, said, strict=True) if text)
+    assert last.timings.ttft_s == pytest.approx(first_s - began_s, abs=0.05 if arrivals.late else 1.0)
+
+
+def test_who_does_not_read_along_can_stop_it(engine: Engine) -> None:
+    cancel = Cancellation()
+    cancel.cancel()
+    request = GenerateRequest(messages=QUESTION, max_tokens=400, sampling=GREEDY, ignore_end=True, arrivals=Arrivals())
+    _text, last = run(engine, request, cancel)
+    assert last.finish == "cancelled"
 
 
 def test_progress_ends_at_one(engine: Engine, demo_model: Path) -> None:

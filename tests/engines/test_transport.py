@@ -7,6 +7,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bendi.engines import loop_transport, transport
-from bendi.messages import Cancellation
+from bendi.messages import Arrivals, Cancellation
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -27,6 +28,10 @@ Stream = Callable[[transport.Address, Cancellation], Iterator[dict[str, Any]]]
 
 def by_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
     return transport.stream(address, "/completion", {}, cancel)
+
+
+def by_late_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
+    return transport.stream(address, "/completion", {}, cancel, Arrivals())
 
 
 def by_loop(address: transport.Address, cancel: Cancellation, *, may_wait: bool = False) -> Iterator[dict[str, Any]]:
@@ -55,7 +60,8 @@ def by_patient_loop(address: transport.Address, cancel: Cancellation) -> Iterato
     return by_loop(address, cancel, may_wait=True)
 
 
-both = pytest.mark.parametrize("stream", [by_thread, by_loop, by_patient_loop])
+both = pytest.mark.parametrize("stream", [by_thread, by_late_thread, by_loop, by_patient_loop])
+as_it_comes = pytest.mark.parametrize("stream", [by_thread, by_loop, by_patient_loop])
 
 
 @contextmanager
@@ -138,7 +144,7 @@ def test_what_is_no_answer_of_a_worker(stream: Stream, answer: bytes) -> None:
         texts(stream, address)
 
 
-@both
+@as_it_comes
 def test_native_stream_ends_with_its_last_event(stream: Stream) -> None:
     last = b'data: {"content": "", "stop": true}\n\n'
     with one_answer([HEAD, event("a"), last], hold_open=True) as address:
@@ -208,7 +214,7 @@ def test_cancelled_before_it_begins(stream: Stream) -> None:
         assert list(stream(address, cancel)) == []
 
 
-@both
+@as_it_comes
 def test_who_leaves_closes_the_connection(stream: Stream) -> None:
     gone = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -229,6 +235,40 @@ def test_who_leaves_closes_the_connection(stream: Stream) -> None:
             assert next(events)["content"] == "a"
         assert gone.wait(10)
         thread.join()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_what_is_handed_over_late_has_the_time_when_it_came(chunked: bool) -> None:
+    # In chunks, the second packet ends as a body does.
+    said = [event("a"), event("b") + b": 0\r\n", event("c"), b"data: [DONE]\n\n"]
+    arrivals, sent_s = Arrivals(), []
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(CHUNKED if chunked else HEAD)
+            for data in said:
+                sent_s.append(time.monotonic())
+                connection.sendall(chunk(data) if chunked else data)
+                for _try in range(10_000):
+                    if (arrivals.heard_s or 0.0) >= sent_s[-1]:
+                        break
+                    time.sleep(0.001)
+            if chunked:
+                connection.sendall(chunk(b""))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        address = transport.Address(key="k", port=listener.getsockname()[1])
+        stream = transport.stream(address, "/completion", {}, Cancellation(), arrivals)
+        came = [(found["content"], arrivals.now_s(), len(sent_s)) for found in stream]
+        thread.join()
+    assert arrivals.late
+    assert [(text, sent) for text, _at_s, sent in came] == [("a", 4), ("b", 4), ("c", 4)]
+    for (_text, at_s, _sent), from_s, to_s in zip(came, sent_s[:3], sent_s[1:], strict=True):
+        assert from_s <= at_s <= to_s
 
 
 def test_a_defect_of_who_takes_is_no_fault_of_the_worker() -> None:

@@ -1,20 +1,21 @@
-"""Asks an engine and notes when every piece came. Nothing else is done in that loop."""
+"""Asks an engine and notes when every piece came. Nothing else is done meanwhile: what came is read afterwards."""
 
 from __future__ import annotations
 
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from bendi.engines.protocol import Engine, HostedEngine
 from bendi.errors import EngineError
 from bendi.i18n import _
-from bendi.messages import Cancellation, GenerateRequest
+from bendi.messages import Arrivals, Cancellation, GenerateRequest
 from bendi.results import Answer
 
 T = TypeVar("T")
@@ -34,21 +35,20 @@ class Told:
 def ask(engine: Engine, request: GenerateRequest, began_s: float, watch: Watch | None = None) -> Told:
     """One answer. `began_s`: of the window, by `time.monotonic`. Raises EngineError, also when nothing came for too
     long (`watch`)."""
-    cancel = Cancellation()
+    cancel, noted = Cancellation(), Arrivals()
     arrivals: list[float] = []
     pieces: list[str] = []
     last = None
     started_s = time.monotonic()
-    hurry = watch.expect(cancel) if watch else None
+    hurry = watch.expect(cancel, noted) if watch else None
     try:
-        for chunk in engine.generate(request, cancel):
+        for chunk in engine.generate(replace(request, arrivals=noted), cancel):
+            came_s = noted.now_s() if noted.late else noted.note()
             if chunk.text or chunk.reasoning:
-                arrivals.append(time.monotonic() - started_s)
+                arrivals.append(round(came_s - started_s, 6))
                 pieces.append(chunk.reasoning or chunk.text)
-                if hurry:
-                    hurry.seen_s = started_s + arrivals[-1]
             last = chunk if chunk.finish else last
-        ended_s = time.monotonic()
+        ended_s = noted.heard_s or time.monotonic()
     finally:
         if watch and hurry:
             watch.forget(hurry)
@@ -57,13 +57,14 @@ def ask(engine: Engine, request: GenerateRequest, began_s: float, watch: Watch |
     if last is None or last.usage is None:
         raise EngineError(_("The engine did not say how many tokens it took."), hint="bendi bench engines")
     timings, usage, text = last.timings, last.usage, "".join(pieces)
+    together = Counter(arrivals)  # in their order
     one_each = len(arrivals) == usage.completion_tok
     return Told(
         Answer(
             started_s=started_s - began_s,
             ended_s=ended_s - began_s,
-            arrivals_s=tuple(round(arrival_s, 6) for arrival_s in arrivals),
-            arrival_tok=(1,) * len(arrivals) if one_each else (),
+            arrivals_s=tuple(together),
+            arrival_tok=tuple(together.values()) if one_each else (),
             prompt_tok=usage.prompt_tok,
             completion_tok=usage.completion_tok,
             cached_tok=usage.cached_tok if getattr(usage, "cached_known", True) else None,
@@ -104,8 +105,9 @@ class _Hurry:
     """An answer that is awaited."""
 
     cancel: Cancellation
+    arrivals: Arrivals
     limit_s: float
-    seen_s: float
+    asked_s: float
     late: bool = False
 
 
@@ -135,8 +137,8 @@ class Watch:
         """The window begins now."""
         self.lag_s = 0.0
 
-    def expect(self, cancel: Cancellation) -> _Hurry:
-        hurry = _Hurry(cancel, self._limit_s, time.monotonic())
+    def expect(self, cancel: Cancellation, arrivals: Arrivals) -> _Hurry:
+        hurry = _Hurry(cancel, arrivals, self._limit_s, time.monotonic())
         with self._lock:
             self._awaited.append(hurry)
         return hurry
@@ -160,7 +162,8 @@ class Watch:
             self._each(self._check)
 
     def _check(self, hurry: _Hurry) -> None:
-        if time.monotonic() - hurry.seen_s > hurry.limit_s and not hurry.late:
+        seen_s = hurry.arrivals.heard_s or hurry.asked_s
+        if time.monotonic() - seen_s > hurry.limit_s and not hurry.late:
             hurry.late = True
             hurry.cancel.cancel()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bendi.messages import (
@@ -19,11 +19,12 @@ from bendi.messages import (
 
 
 class AnswerReader:
-    """Collects what the last chunk of an answer needs while the events pass. `last` is set once the answer ended."""
+    """Collects what the last chunk of an answer needs while the events pass. `last` is set once the answer ended.
+    `now_s`: when that came which is read."""
 
-    def __init__(self, alternatives: int | None) -> None:
-        self._alternatives = alternatives
-        self._started_s = time.monotonic()
+    def __init__(self, alternatives: int | None, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._alternatives, self._now_s = alternatives, now_s
+        self._started_s = now_s()
         self._pieces = 0
         self._prompt = PromptProgress(0, 0)
         self._calls: dict[int, dict[str, str]] = {}
@@ -75,7 +76,7 @@ class AnswerReader:
     def _count(self) -> None:
         self._pieces += 1
         if self.ttft_s is None:
-            self.ttft_s = time.monotonic() - self._started_s
+            self.ttft_s = self._now_s() - self._started_s
 
     def _logprobs(self, tokens: Sequence[Mapping[str, Any]]) -> tuple[TokenLogprob, ...]:
         if self._alternatives is None:

@@ -41,15 +41,15 @@ class MemoryReader:
         with ThreadPoolExecutor(len(self._areas)) as pool:
             return min(self._round_s(pool) for _round in range(rounds))
 
-    def mean_seconds(self, for_s: float) -> float:
-        """Of one round, the mean of as many as fit into `for_s`, at least one: what something that takes as long can
+    def mean_bytes_s(self, for_s: float) -> float:
+        """Bytes per second over as many rounds as fit into `for_s`, at least one: what something that takes as long can
         count on, where memory is shared with others and its speed changes several times a second."""
         done, started_s = 0, time.perf_counter()
         with ThreadPoolExecutor(len(self._areas)) as pool:
             while not done or time.perf_counter() - started_s < for_s:
                 self._round_s(pool)
                 done += 1
-        return (time.perf_counter() - started_s) / done
+        return done * self.read_bytes / (time.perf_counter() - started_s)
 
     def _round_s(self, pool: ThreadPoolExecutor) -> float:
         started_s = time.perf_counter()

@@ -69,7 +69,7 @@ class Answers:
         ticket = observer.begin() if observer else 0
         try:
             try:
-                for event in transport.stream(self._address, asked.path, asked.body(), cancel):
+                for event in transport.stream(self._address, asked.path, asked.body(), cancel, request.arrivals):
                     yield from asked.read(event)
             except (WorkerGone, WorkerRefused) as error:
                 self.broken(asked, error, cancel)
@@ -185,7 +185,7 @@ class _Asked:
         _check_tokens(request, able.vocab_size)
         self._request, self._able = request, able
         raw = request.prompt is not None
-        self.reader = AnswerReader(request.logprobs)
+        self.reader = AnswerReader(request.logprobs, request.clock)
         self.path = "/completion" if raw else "/v1/chat/completions"
         self.read = self.reader.completion if raw else self.reader.chat
         self.has_images = any(message.images for message in request.messages)

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from bendi.engines.http_body import LAST_CHUNK, Chunks
 from bendi.engines.protocol import Flow
 from bendi.engines.transport import Address, EventReader, WorkerGone, WorkerRefused, refusal
 from bendi.messages import Cancellation
 
-_MOST_CHUNK_BYTES = 64 * 1024 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
 _APART_S = 0.03
@@ -26,7 +26,6 @@ _APART_S = 0.03
 _LONGEST_S = 0.05
 """What may wait has waited for this long when nothing follows it."""
 _MOST_HELD_BYTES = 64 * 1024
-_LAST_CHUNK = b"0\r\n\r\n"
 _FULL_S = 0.01
 """Until the next attempt where too many wait to be let in by a worker."""
 
@@ -136,7 +135,7 @@ class _Arriving(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._held += data
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._wait_until_s or data.endswith(_LAST_CHUNK) or len(self._held) > _MOST_HELD_BYTES:
+        if loop.time() >= self._wait_until_s or data.endswith(LAST_CHUNK) or len(self._held) > _MOST_HELD_BYTES:
             self._take_apart()
         elif self._waiting is None:
             self._waiting = loop.call_later(_LONGEST_S, self._take_apart)
@@ -220,7 +219,7 @@ class _Body:
             raise ValueError("not HTTP") from error
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         chunked = headers.get("transfer-encoding", "").lower() == "chunked"
-        self._chunks = _Chunks() if chunked else None
+        self._chunks = Chunks() if chunked else None
         length = headers.get("content-length")
         self._left_bytes = None if chunked or length is None else int(length)
         self.until_close = not chunked and length is None
@@ -237,33 +236,3 @@ class _Body:
         if self._left_bytes is not None:
             self._left_bytes -= len(data)
         return data
-
-
-class _Chunks:
-    """The body of a message that comes in chunks (RFC 9112, section 7.1)."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self.ended = False
-
-    def feed(self, data: bytes) -> bytes:
-        """What is in the chunks that are complete with `data`. Raises ValueError."""
-        self._rest += data
-        found, at = [], 0
-        while not self.ended:
-            end = self._rest.find(b"\r\n", at)
-            if end < 0:
-                break
-            size = int(self._rest[at:end].split(b";")[0], 16)
-            if not 0 <= size <= _MOST_CHUNK_BYTES:
-                raise ValueError(f"a chunk of {size} bytes")
-            begin = end + 2
-            if len(self._rest) < begin + size + 2:
-                break
-            found.append(self._rest[begin : begin + size])
-            self.ended = size == 0
-            at = begin + size + 2
-        self._rest = self._rest[at:]
-        if len(self._rest) > _MOST_CHUNK_BYTES + _MOST_HEAD_BYTES:
-            raise ValueError("a chunk without an end")
-        return b"".join(found)

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from bendi.engines.http_body import blocks
 from bendi.engines.transport import WorkerGone, WorkerRefused, refusal
 from bendi.errors import EngineCrashed, EngineError, Offline, RequestRejected, UsageError
 from bendi.i18n import _
-from bendi.messages import Cancellation
+from bendi.messages import Arrivals, Cancellation
 from bendi.settings import Settings
 from bendi.units import MIB
 
@@ -101,8 +102,10 @@ def call(site: Site, path: str, body: object = None, timeout_s: float = 60.0, me
     return answer
 
 
-def lines(site: Site, path: str, body: object, cancel: Cancellation, bounds: Bounds) -> Iterator[bytes]:
-    """The lines of a streamed answer, as each arrives, until it ends.
+def lines(
+    site: Site, path: str, body: object, cancel: Cancellation, bounds: Bounds, arrivals: Arrivals | None = None
+) -> Iterator[bytes]:
+    """The lines of a streamed answer, as each arrives, until it ends; for `arrivals` when all are there.
 
     Closing the iterator, or `cancel`, closes the connection, which makes servers stop; after a cancellation the
     iterator simply ends. Raises WorkerRefused or WorkerGone.
@@ -113,15 +116,14 @@ def lines(site: Site, path: str, body: object, cancel: Cancellation, bounds: Bou
         sock = connection.sock
         cancel.on_cancel(lambda: _shut_down(sock))
         response = _send(connection, site, "POST", path, body)
-        rest, seen_bytes = b"", 0
-        while block := response.read1(_BLOCK_BYTES):
-            seen_bytes += len(block)
+        rest = b""
+        for block in blocks(response, arrivals, bounds.most_bytes):
             *whole, rest = (rest + block).split(b"\n")
             for line in whole:
                 if cancel.cancelled:
                     return
                 yield line
-            if seen_bytes > bounds.most_bytes or len(rest) > _MOST_LINE_BYTES:
+            if len(rest) > _MOST_LINE_BYTES:
                 raise ValueError("the answer has no end")
         if rest:
             yield rest

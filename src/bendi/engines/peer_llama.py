@@ -47,7 +47,7 @@ from bendi.errors import (
     UsageError,
 )
 from bendi.i18n import _
-from bendi.messages import Cancellation, Chunk, GenerateRequest
+from bendi.messages import Arrivals, Cancellation, Chunk, GenerateRequest
 from bendi.settings import Settings
 
 NAME = "llama-server"
@@ -238,7 +238,7 @@ class LlamaServerPeer:
         return (self.worker.pid,)
 
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
-        watched = _Watched(cancel or Cancellation(), self._silence_s)
+        watched = _Watched(cancel or Cancellation(), self._silence_s, request.arrivals)
         for chunk in watched.chunks(lambda stop: self._answers.generate(request, stop)):
             if chunk.usage is not None:
                 usage = chunk.usage
@@ -276,8 +276,8 @@ class LlamaServerPeer:
 class _Watched:
     """An answer that fails when nothing comes for `silence_s`: what reads it has no such limit."""
 
-    def __init__(self, cancel: Cancellation, silence_s: float) -> None:
-        self._cancel, self._silence_s = cancel, silence_s
+    def __init__(self, cancel: Cancellation, silence_s: float, arrivals: Arrivals | None) -> None:
+        self._cancel, self._silence_s, self._arrivals = cancel, silence_s, arrivals
         self._stop, self._ended, self._silent = Cancellation(), threading.Event(), False
         self._seen_s = time.monotonic()
 
@@ -301,7 +301,8 @@ class _Watched:
 
     def _watch(self) -> None:
         while not self._ended.wait(self._silence_s / 4):
-            if time.monotonic() - self._seen_s > self._silence_s:
+            heard_s = self._arrivals.heard_s if self._arrivals else None
+            if time.monotonic() - max(self._seen_s, heard_s or 0.0) > self._silence_s:
                 self._silent = True
                 self._stop.cancel()
                 return

@@ -155,16 +155,17 @@ class OllamaEngine:
         return self._answer(request, cancel or Cancellation())
 
     def _answer(self, request: GenerateRequest, cancel: Cancellation) -> Iterator[Chunk]:
-        started_s, ttft_s = time.monotonic(), None
+        now_s = request.clock
+        started_s, ttft_s = now_s(), None
         path = "/api/chat" if request.prompt is None else "/api/generate"
         bounds = Bounds(self._silence_s, _SPARE_BYTES + _BYTES_A_TOKEN * (request.max_tokens or _MANY_TOK))
         last: Mapping[str, Any] | None = None
         try:
-            for line in peer_http.lines(self._site, path, self._body(request), cancel, bounds):
+            for line in peer_http.lines(self._site, path, self._body(request), cancel, bounds, request.arrivals):
                 event = _event(line)
                 text, thinking = _texts(event)
                 if text or thinking:
-                    ttft_s = time.monotonic() - started_s if ttft_s is None else ttft_s
+                    ttft_s = now_s() - started_s if ttft_s is None else ttft_s
                     yield Chunk(text=text, reasoning=thinking)
                 if event.get("done"):
                     last = event

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,13 @@ class OpenAiEngine:
         return self._answer(request, cancel or Cancellation())
 
     def _answer(self, request: GenerateRequest, cancel: Cancellation) -> Iterator[Chunk]:
-        reader = AnswerEvents(self._seen.name, request.max_tokens)
+        reader = AnswerEvents(self._seen.name, request.max_tokens, request.clock)
         path = "/completions" if request.prompt is not None else "/chat/completions"
         body = {"model": self._seen.model, **request_fields(request), **self._spec.fields}
         body = {name: value for name, value in body.items() if value is not None}
         bounds = Bounds(self._silence_s, _SPARE_BYTES + _BYTES_A_TOKEN * (request.max_tokens or _MANY_TOK))
         try:
-            arriving = peer_http.lines(self._site, path, body, cancel, bounds)
+            arriving = peer_http.lines(self._site, path, body, cancel, bounds, request.arrivals)
             for event in events(self._seen.name, arriving, reader):
                 yield from reader.read(event)
         except (WorkerGone, WorkerRefused) as error:
@@ -169,12 +169,13 @@ def request_fields(request: GenerateRequest) -> dict[str, Any]:
 
 
 class AnswerEvents:
-    """Collects what the last chunk of an answer needs while its events pass. `most_tok`: asked for, None for any."""
+    """Collects what the last chunk of an answer needs while its events pass. `most_tok`: asked for, None for any.
+    `now_s`: when that came which is read."""
 
-    def __init__(self, engine: str, most_tok: int | None) -> None:
+    def __init__(self, engine: str, most_tok: int | None, now_s: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._most_pieces = _SPARE_PIECES + 2 * (most_tok or _MANY_TOK)
-        self._started_s = time.monotonic()
+        self._now_s, self._started_s = now_s, now_s()
         self._pieces = 0
         self._finish = ""
         self._usage: Mapping[str, Any] | None = None
@@ -212,7 +213,7 @@ class AnswerEvents:
         if text or reasoning:
             self._pieces += 1
             if self.ttft_s is None:
-                self.ttft_s = time.monotonic() - self._started_s
+                self.ttft_s = self._now_s() - self._started_s
             if self._pieces > self._most_pieces:
                 raise WorkerGone("the answer is much longer than was asked for")
             yield Chunk(text=text, reasoning=reasoning)

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from bendi.messages import Cancellation
+from bendi.engines.http_body import blocks
+from bendi.messages import Arrivals, Cancellation
 
-_BLOCK_BYTES = 64 * 1024
 _decode = json.JSONDecoder().decode
 """As `json.loads`, without its questions: this is done for each token, on a processor that is wanted elsewhere."""
 
@@ -87,8 +87,14 @@ def call(
     return answer
 
 
-def stream(address: Address, path: str, body: object, cancel: Cancellation | None = None) -> Iterator[dict[str, Any]]:
-    """The events of a streaming request, each a JSON object.
+def stream(
+    address: Address,
+    path: str,
+    body: object,
+    cancel: Cancellation | None = None,
+    arrivals: Arrivals | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The events of a streaming request, each a JSON object, as they come, or for `arrivals` when all are there.
 
     Closing the iterator, or `cancel`, closes the connection, which makes the worker stop computing; after a
     cancellation the iterator simply ends. Raises WorkerRefused (also for an error in the middle of a stream) or
@@ -102,7 +108,7 @@ def stream(address: Address, path: str, body: object, cancel: Cancellation | Non
         cancelled.on_cancel(lambda: _shut_down(sock))
         response = _send(connection, address, path, body)
         events = EventReader()
-        while block := response.read1(_BLOCK_BYTES):
+        for block in blocks(response, arrivals):
             for event in events.feed(block):
                 # What has arrived already is not wanted any more.
                 if cancelled.cancelled:
