@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from bendi.bench.journal import read_results
 from bendi.bench.quantizing import FOLDER, PROGRAM, find_quantizer, make_missing, orders_of
 from bendi.bench.study import EngineChoice, ModelChoice, Study
 from bendi.bench.subjects import Subject, subjects_of
-from bendi.engines import native_builds
+from bendi.engines import native_builds, sandbox
 from bendi.engines.random_weights import write_random_model
 from bendi.errors import EngineError, EngineUnsupported, NotFoundError, StoreError, UsageError
 from bendi.formats import model_info, read_gguf
@@ -42,17 +43,35 @@ print("[   2/   2] blk.1 .. done", flush=True)
 """
 FAILS = "#!/bin/sh\necho 'llama_model_quantize: failed to quantize: tensor is odd' >&2\nexit 1\n"
 LIES = "#!/bin/sh\nhead -c 1000 '{demo}' > \"$2\"\nexit 0\n"
-LASTS = "#!/bin/sh\necho begun > '{folder}/begun'\nhead -c 1000 '{demo}' > \"$2\"\nexec sleep 60\n"
+LASTS = "#!/bin/sh\nhead -c 1000 '{demo}' > \"$2\"\nexec sleep 60\n"
+# Says what it could do that it should not.
+REACHES = """#!{python}
+import os, shutil, socket, sys
+target = sys.argv[-3]
+for name, reach in {{
+    "wrote": lambda: open({folder!r} + "/stray", "w"),
+    "made": lambda: open(os.path.dirname(target) + "/stray", "w"),
+    "deleted": lambda: os.unlink({folder!r} + "/precious"),
+    "connected": lambda: socket.create_connection(("127.0.0.1", {port})),
+}}.items():
+    try:
+        reach()
+    except PermissionError:
+        continue
+    print(name, flush=True)
+    sys.exit(1)
+shutil.copyfile({demo!r}, target)
+"""
 
 
 @pytest.fixture
-def program(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def program(tmp_path: Path, demo_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Puts a llama-quantize with that text on PATH."""
 
-    def put(text: str) -> Path:
+    def put(text: str, port: int = 0) -> Path:
         path = tmp_path / "bin" / PROGRAM
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text.format(python=sys.executable, demo=str(demo_model), folder=tmp_path))
+        path.write_text(text.format(python=sys.executable, demo=str(demo_model), folder=str(tmp_path), port=port))
         path.chmod(0o755)
         monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
         return path
@@ -140,7 +159,7 @@ def test_nothing_here_can_make_them(stories_model: Path, monkeypatch: pytest.Mon
 
 
 def test_a_finished_file_is_used_again_and_a_cut_one_is_not(
-    program: Callable[[str], Path], stories_model: Path, tmp_path: Path
+    program: Callable[..., Path], stories_model: Path, tmp_path: Path
 ) -> None:
     path = program(WORKS)
     seen: list[tuple[float, float]] = []
@@ -166,7 +185,7 @@ def test_a_finished_file_is_used_again_and_a_cut_one_is_not(
 
 @pytest.mark.parametrize(("text", "said"), [(FAILS, "tensor is odd"), (LIES, "could not make Q8_0")])
 def test_programs_that_fail_leave_nothing(
-    text: str, said: str, program: Callable[[str], Path], stories_model: Path
+    text: str, said: str, program: Callable[..., Path], stories_model: Path
 ) -> None:
     program(text)
     with pytest.raises(EngineError, match=said) as raised:
@@ -175,7 +194,19 @@ def test_programs_that_fail_leave_nothing(
     assert not left_over(load_settings())
 
 
-def test_no_program_at_all(program: Callable[[str], Path], stories_model: Path) -> None:
+@pytest.mark.skipif(sandbox.landlock_version() < 4, reason="this kernel has no Landlock that knows of TCP")
+def test_a_program_from_elsewhere_writes_its_file_and_reaches_nothing_else(
+    program: Callable[..., Path], stories_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").touch()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program(REACHES, listener.getsockname()[1])
+        (made,) = make(wanted(stories_model, "Q8_0"))
+    assert made.path and model_info(read_gguf(made.path)).quantization == "Q8_0"
+    assert (tmp_path / "precious").exists() and not (tmp_path / "stray").exists()
+
+
+def test_no_program_at_all(program: Callable[..., Path], stories_model: Path) -> None:
     program("#!/no/such/interpreter\n")
     with pytest.raises(EngineError, match="cannot be started"):
         make(wanted(stories_model, "Q8_0"))
@@ -184,7 +215,7 @@ def test_no_program_at_all(program: Callable[[str], Path], stories_model: Path) 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_ended_in_the_middle(
-    end: signal.Signals, program: Callable[[str], Path], stories_model: Path, tmp_path: Path
+    end: signal.Signals, program: Callable[..., Path], stories_model: Path, tmp_path: Path
 ) -> None:
     """Neither half a file nor a running program is left; what a kill leaves, the next run removes."""
     program(LASTS)
@@ -197,7 +228,8 @@ def test_ended_in_the_middle(
         [sys.executable, "-m", "bendi", "bench", "run", str(study)], stderr=subprocess.PIPE, text=True
     )
     deadline_s = time.monotonic() + 60
-    while not (tmp_path / "begun").exists():
+    made = load_settings().cache_dir / FOLDER
+    while not any(path.stat().st_size for path in made.glob(".making-*/Q8_0.gguf")):
         assert process.poll() is None and time.monotonic() < deadline_s
         time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -216,7 +248,7 @@ def test_ended_in_the_middle(
     assert [path.name for path in left_over(settings)] == ["Q8_0.gguf"]
 
 
-def test_no_space(program: Callable[[str], Path], stories_model: Path, tmp_path: Path) -> None:
+def test_no_space(program: Callable[..., Path], stories_model: Path, tmp_path: Path) -> None:
     """It is said before anything is made."""
     program(WORKS)
     with small_disk.mounted(tmp_path / "small", "4m") as folder:

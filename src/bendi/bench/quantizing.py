@@ -187,18 +187,15 @@ def _run(order: Order, quantizer: Quantizer, settings: Settings, target: Path, o
     return list(last)
 
 
-def _bounds(order: Order, quantizer: Quantizer, folder: Path) -> Callable[[], object] | None:
-    """What a program may that reads a file from elsewhere. One of our own builds needs no other file: it reads the
-    model and writes the new one."""
-    if not quantizer.own:
-        return None
-    readable = [str(part) for part in split_paths(order.source)]
+def _bounds(order: Order, quantizer: Quantizer, folder: Path) -> Callable[[], object]:
+    """What a program may that reads a file from elsewhere: write the new one, and reach nothing over the network. One
+    of our own builds reads the model and no other file; others have their libraries wherever they were installed."""
     return partial(
         sandbox.confine,
-        readable,
+        [str(part) for part in split_paths(order.source)],
         [],
         allow_tcp=False,
-        programs=[str(quantizer.program)],
+        programs=[str(quantizer.program) if quantizer.own else "/"],
         overwrite_dirs=[str(folder)],
     )
 
