@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,10 +21,15 @@ from bendi.engines import LoadRequest, native, sandbox, transport
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.native_builds import NativeBuild
 from bendi.engines.native_worker import arguments
+from bendi.engines.random_weights import write_random_model
 from bendi.engines.worker_config import WorkerConfig
 from bendi.errors import EngineCrashed, EngineError, EngineUnsupported, OutOfMemory
+from bendi.formats.blueprints import blueprint_from_config
+from bendi.formats.gguf_writer import BytewiseVocabulary
 from bendi.messages import GenerateRequest, Message, Sampling
 from bendi.settings import Settings, load_settings
+from bendi.store.known_models import known_models
+from bendi.units import KIB, MIB
 
 LONG = GenerateRequest(messages=(Message("user", "Why?"),), sampling=Sampling(temperature=0.0))
 CONFIG = WorkerConfig("/m/a.gguf", ["/m/a.gguf"], "/x/llama-server", key="the-secret-key", socket_path="/run/w.sock")
@@ -120,6 +126,33 @@ def test_it_sees_no_secrets(build: NativeBuild, monkeypatch: pytest.MonkeyPatch,
 def test_it_reports_its_build_and_buffers(engine: LlamaServerEngine, build: NativeBuild) -> None:
     assert engine.info.build == f"native {build.build_id}"
     assert engine.info.buffers is not None and engine.info.buffers.kv_bytes > 0
+
+
+def laid_out_anew(folder: Path) -> Path:
+    """A model of which some 20 MB are laid out anew."""
+    shape = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8, "num_attention_heads": 8,
+             "num_key_value_heads": 8, "vocab_size": 400}  # fmt: skip
+    blueprint = blueprint_from_config({**known_models()["smollm2:135m"].config, **shape}, "model")
+    types = ["Q4_0" if len(tensor.shape) == 2 else "F32" for tensor in blueprint.header().tensors]
+    return write_random_model(folder / "m.gguf", blueprint, types, BytewiseVocabulary(400).metadata())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages of Linux")
+def test_weights_that_are_laid_out_anew_lie_in_large_pages(build: NativeBuild, tmp_path: Path) -> None:
+    large = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not large.exists() or "[never]" in large.read_text():
+        pytest.skip("this system gives no large pages")
+    load = LoadRequest(laid_out_anew(tmp_path), context_tok=256)
+    with closing(native.open_engine(load, build=build)) as engine:
+        assert engine.info.buffers
+        anew_bytes = engine.info.buffers.weights_bytes_by_buffer.get("CPU_REPACK", 0)
+        if not anew_bytes:
+            pytest.skip("on this CPU nothing is laid out anew")
+        pages = Path(f"/proc/{pid_of(engine)}/smaps_rollup").read_text()
+    (large_kib,) = re.findall(r"^AnonHugePages: +(\d+) kB$", pages, re.MULTILINE)
+    assert anew_bytes > 16 * MIB
+    # At both ends, and where the system has none left, there are small ones.
+    assert int(large_kib) * KIB > anew_bytes / 2
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Kernel:
 
 
 KERNELS = (
-    Kernel("buffers.cpp", ("ggml_backend_buffer_clear",), frozenset()),
+    Kernel("buffers.cpp", ("ggml_backend_buffer_clear", "ggml_backend_buft_alloc_buffer"), frozenset()),
     Kernel("attention.cpp", ("ggml_compute_forward_flash_attn_ext",), frozenset({"avx2", "fma", "f16c"})),
     Kernel(
         "products.cpp",
