@@ -13,9 +13,9 @@ GUESS_FROM_TOK, GUESSED_TOK = 3, 8
 
 POLL = 1
 """For how long threads wait for the next token at full speed before they sleep (0 to 100): here some 3 ms, longer than
-it takes to choose a token and to begin with the next. Asleep at once (0), they must be woken for each token, which costs
-1 to 7 % of TG on a virtual machine; the engine's own 50 keeps cores busy for 0.1 s after each answer, when others want
-them, and is no faster (llama.cpp `ggml/src/ggml-cpu/ggml-cpu.c`, `ggml_graph_compute_poll_for_work`)."""
+it takes to choose a token and to begin with the next. Asleep at once (0), they must be woken for each token, which
+costs 1 to 7 % of TG on a virtual machine; the engine's own 50 keeps cores busy for 0.1 s after each answer, when others
+want them, and is no faster (llama.cpp `ggml/src/ggml-cpu/ggml-cpu.c`, `ggml_graph_compute_poll_for_work`)."""
 
 BATCH_TOK = 512
 """Tokens of a prompt computed at once, unless told otherwise. A cancelled prompt is left only between batches: this
