@@ -5,12 +5,15 @@
 
 Against `llama-bench` of the same native build: PP of a prompt and TG after it, in turns. llama-bench leaves out the
 network, sampling and the time of the first token, which a user waits for; so both of our figures are shown, by the
-client's and by the engine's own clock. TG follows the speed of memory, which on a virtual machine changes by a factor
-of two within seconds: what is judged is TG for each GB/s that memory gave right after the answer. Against `aiperf`
-(NVIDIA's load tool, in an environment of its own: `python -m venv VENV; VENV/bin/pip install aiperf`): TTFT and time
-per output token of the same server, asked in turns, with prompts of the same lengths that neither has asked before; the
-server has one half of the cores, with one thread, the clients the other. Aims: medians within 3 % of llama-bench,
-within 5 % of aiperf.
+client's and by the engine's own clock. Each of theirs stands between two of ours, with our engine started anew each
+time: on a virtual machine the speed of memory changes by a factor of two within seconds, and from process to process.
+TG for each GB/s that memory gave right after the answer is shown beside it.
+
+Against `aiperf` (NVIDIA's load tool, in an environment of its own: `python -m venv VENV; VENV/bin/pip install aiperf`):
+TTFT and time per output token of the same server, asked in turns, with prompts of the same lengths that neither has
+asked before; the server has one half of the cores, with one thread, the clients the other.
+
+Aims: medians within 3 % of llama-bench, within 5 % of aiperf.
 """
 
 from __future__ import annotations
@@ -69,10 +72,8 @@ class Pair:
 
 
 def repeat(opened: Opened, cell: Cell, block: int, vocab_size: int | None, seed: int) -> Repeat:
-    """Of an engine that is warm, but for the first one."""
     turn = Turn(cell, block, 0, vocab_size, opened.load_s)
-    care = Care(warm_up_least=0 if block else 2, warm_up_most=0 if block else 2)
-    return measure(opened.engine, turn, Place(care, seed, Path()), Ruler())
+    return measure(opened.engine, turn, Place(Care(warm_up_least=1, warm_up_most=1), seed, Path()), Ruler())
 
 
 def beside_llama_bench(
@@ -86,27 +87,28 @@ def beside_llama_bench(
     cell = Cell(subject.model, subject.quantization, "bendi", work, settings)
     memory = MemoryReader(threads, _MEMORY_BYTES)
     found = []
-    with closing(garage.open([cell], subject).engine) as engine:
-        opened = Opened(engine, None, 0.0)  # type: ignore[arg-type]
 
-        def ours(block: int) -> tuple[Repeat, float]:
+    def ours(block: int) -> tuple[Repeat, float]:
+        # Anew each time, as in a study: which pages of memory a process gets decides how fast they are read.
+        opened = garage.open([cell], subject)
+        with closing(opened.engine):
             return repeat(opened, cell, block, subject.vocab_size, 1), memory.mean_bytes_s(_MEMORY_S) / 1e9
 
-        before = ours(0)
-        for number in range(options.rounds):
-            (prompt,) = bench_rates(program, path, settings, BenchAsk(options.prompt, 0, 0, 1))
-            (answer,) = bench_rates(program, path, settings, BenchAsk(0, options.answer, options.prompt, 1))
-            answer_gb_s = memory.mean_bytes_s(_MEMORY_S) / 1e9
-            after = ours(number + 1)
-            pp, tg = prompt.rates_tok_s[0], answer.rates_tok_s[0]
-            for clock, server in (("client's", ""), ("engine's", "server_")):
-                pp_s = [getattr(each, f"{server}pp_tok_s") for each, _gb_s in (before, after)]
-                tg_s = [getattr(each, f"{server}tg_tok_s") for each, _gb_s in (before, after)]
-                for_memory = [tg / gb_s for tg, (_each, gb_s) in zip(tg_s, (before, after), strict=True)]
-                found.append(Pair(f"PP, {clock} clock", fmean(pp_s), pp))
-                found.append(Pair(f"TG, {clock} clock", fmean(tg_s), tg))
-                found.append(Pair(f"TG, {clock}, by memory", fmean(for_memory), tg / answer_gb_s, "tok/GB", False))
-            before = after
+    before = ours(0)
+    for number in range(options.rounds):
+        (prompt,) = bench_rates(program, path, settings, BenchAsk(options.prompt, 0, 0, 1))
+        (answer,) = bench_rates(program, path, settings, BenchAsk(0, options.answer, options.prompt, 1))
+        answer_gb_s = memory.mean_bytes_s(_MEMORY_S) / 1e9
+        after = ours(number + 1)
+        pp, tg = prompt.rates_tok_s[0], answer.rates_tok_s[0]
+        for clock, server in (("client's", ""), ("engine's", "server_")):
+            pp_s = [getattr(each, f"{server}pp_tok_s") for each, _gb_s in (before, after)]
+            tg_s = [getattr(each, f"{server}tg_tok_s") for each, _gb_s in (before, after)]
+            for_memory = [tg / gb_s for tg, (_each, gb_s) in zip(tg_s, (before, after), strict=True)]
+            found.append(Pair(f"PP, {clock} clock", fmean(pp_s), pp))
+            found.append(Pair(f"TG, {clock} clock", fmean(tg_s), tg))
+            found.append(Pair(f"TG, {clock}, by memory", fmean(for_memory), tg / answer_gb_s, "tok/GB", False))
+        before = after
     return found
 
 
