@@ -70,6 +70,9 @@ def test_attention_with_avx2(ggml: Path, tmp_path: Path) -> None:
     error, results, left = found["clearing"]
     assert error == 0 and results > 10_000_000 and left == 0
     assert found["clearing_not_covered"][2] == 3
+    if Path("/sys/kernel/mm/transparent_hugepage").exists():
+        assert found["large_pages"] == (0.0, 2, 0)
+        assert found["large_pages_not_covered"] == (0.0, 2, 2)
 
 
 def test_all_kernels_with_what_this_cpu_has(ggml: Path, tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_all_kernels_with_what_this_cpu_has(ggml: Path, tmp_path: Path) -> None:
     if not VECTORS.needs <= cpu.isa:
         pytest.skip("this CPU has no AVX-512 with VNNI")
     found = checked(ggml, isa_flags(cpu), tmp_path)
-    others = {"attention", "clearing"}
+    others = {"attention", "clearing", "large_pages"}
     others |= {f"{name}_not_covered" for name in (*others, "matrices")}
     assert {*found} == PRODUCTS | others
     for name in PRODUCTS:

@@ -68,7 +68,8 @@ def test_it_is_what_it_says(engine: Any, demo_model: Path) -> None:
     assert info.engine == "llama-server" and info.build and info.model_path == demo_model
     assert (info.context_tok, info.train_context_tok, info.slots) == (512, 2048, 1) and info.load_s > 0
     assert info.buffers is not None and info.buffers.kv_bytes > 0
-    assert (peak_memory_bytes(engine.pids) or 0) >= engine.worker.resident_bytes() > 0
+    resident_bytes = engine.worker.resident_bytes()
+    assert (peak_memory_bytes(engine.pids) or 0) >= resident_bytes > 0
 
 
 def test_answers_come_token_by_token_with_its_own_counts(engine: Any) -> None:

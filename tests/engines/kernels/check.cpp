@@ -245,6 +245,44 @@ static int check_clearing() {
     return held;
 }
 
+// Whether large pages are asked for, as Linux says ("hg"), where `at` lies.
+static bool large_pages_at(const char * at) {
+    FILE * file = fopen("/proc/self/smaps", "r");
+    char line[512];
+    bool here = false, found = false;
+    while (file && fgets(line, sizeof(line), file)) {
+        size_t from, to;
+        if (sscanf(line, "%zx-%zx ", &from, &to) == 2) {
+            here = from <= (size_t) at && (size_t) at < to;
+        } else if (here && strncmp(line, "VmFlags:", 8) == 0) {
+            found = strstr(line, " hg") != nullptr;
+        }
+    }
+    if (file) {
+        fclose(file);
+    }
+    return found;
+}
+
+// Counted as left to the original: what is not asked for.
+static void check_large_pages() {
+    const size_t bytes = 9 << 20, large = 2 << 20;
+    for (bool anew : {true, false}) {
+        Worst worst(anew ? "large_pages" : "large_pages_not_covered");
+        char * memory = (char *) mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        next_memory = memory + 64;
+        ggml_backend_buffer_t buffer = __wrap_ggml_backend_buft_alloc_buffer(anew ? &laid_out_anew : &from_library, bytes - 64);
+        worst.compare(1, buffer == &allocated, 1);
+        const char * first = (const char *) (((size_t) memory + large) / large * large);
+        left_to_original += !large_pages_at(first) + !large_pages_at(first + 2 * large);
+        // Less than a large page, and none at all.
+        __wrap_ggml_backend_buft_alloc_buffer(&laid_out_anew, 4096);
+        next_memory = nullptr;
+        worst.compare(1, __wrap_ggml_backend_buft_alloc_buffer(&laid_out_anew, bytes) == nullptr, 1);
+        munmap(memory, bytes);
+    }
+}
+
 struct Sizes {
     int blocks, rows, vectors, matrices, sharing, threads;  // `sharing`: how many vectors' matrices use one matrix
 };
@@ -444,6 +482,7 @@ int main(int count, char ** names) {
         printf("memory was not given back\n");
         return 1;
     }
+    check_large_pages();
     if (count > 1 && strcmp(names[1], "products") == 0) {
         check_4_bits<block_q4_0x8>("q4_0", __wrap_ggml_gemv_q4_0_8x8_q8_0);
         check_4_bits<block_iq4_nlx8>("iq4_nl", __wrap_ggml_gemv_iq4_nl_8x8_q8_0);

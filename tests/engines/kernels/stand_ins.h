@@ -152,6 +152,18 @@ static ggml_backend_buffer buffer_of(void * memory, size_t bytes, ggml_backend_b
     return made;
 }
 
+extern "C" const char * ggml_backend_buft_name(ggml_backend_buffer_type_t type) {
+    return type == &laid_out_anew ? "CPU_REPACK" : "CPU";
+}
+
+extern "C" ggml_backend_buffer_t __wrap_ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t type, size_t size);
+static ggml_backend_buffer allocated;
+static void * next_memory;  // what is allocated next
+extern "C" ggml_backend_buffer_t __real_ggml_backend_buft_alloc_buffer(ggml_backend_buffer_type_t type, size_t size) {
+    allocated = buffer_of(next_memory, size, *type);
+    return next_memory ? &allocated : nullptr;
+}
+
 // Two threads meet here.
 static std::atomic<int> arrived{0}, left{0};
 static int threads_here = 1;
