@@ -55,15 +55,17 @@ def _late(response: http.client.HTTPResponse, arrivals: Arrivals, most_bytes: in
 
 def _as_sent(response: http.client.HTTPResponse, most_bytes: int | None) -> Iterator[bytes]:
     """The body as it is on its way: one call of the system for what is there, and nearly nothing else."""
-    read1 = response.fp.read1 if response.chunked else response.read1
+    if not response.chunked:
+        yield from _early(response, most_bytes)
+        return
     chunks, unread = Chunks(), bytearray()
     seen_bytes = 0
-    while block := read1(_BLOCK_BYTES):
+    while block := response.fp.read1(_BLOCK_BYTES):
         yield block
         seen_bytes += len(block)
         _check(seen_bytes, most_bytes)
         unread += block
-        if response.chunked and unread.endswith(LAST_CHUNK):  # a text may end so, too
+        if unread.endswith(LAST_CHUNK):  # a text may end so, too
             chunks.feed(bytes(unread))
             unread.clear()
             if chunks.ended:
