@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from bendi.engines import LoadRequest
 from bendi.engines.fake import FakeEngine
 from bendi.errors import ConfigError, EngineError, NotFoundError
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Usage
-from bendi.results import Cell, Workload
+from bendi.results import SHORTEST_WRITING_S, Cell, Repeat, Workload
 
 LOAD = LoadRequest(Path("none"))
 
@@ -33,12 +34,14 @@ def test_every_piece_has_its_time() -> None:
 class Late(FakeEngine):
     """Hands over afterwards what came in two packets."""
 
+    gap_s = 0.03
+
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         arrivals = request.arrivals
         assert arrivals
         arrivals.late = True
-        packets = [(arrivals.note(), "ab"), (arrivals.note() + 1e-3, "c")]
-        time.sleep(0.02)
+        packets = [(arrivals.note(), "ab"), (arrivals.note() + self.gap_s, "c")]
+        time.sleep(2 * self.gap_s)
         for arrivals.came_s, letters in packets:
             for letter in letters:
                 yield Chunk(text=letter)
@@ -50,8 +53,19 @@ def test_what_came_together_has_one_time_and_is_not_timed_when_it_is_read() -> N
     told = ask(Late(LOAD), GenerateRequest(prompt="x"), began_s)
     answer = told.answer
     assert told.text == "abc" and answer.arrival_tok == (2, 1) and answer.first_tok == 2
-    assert answer.tpot_s == pytest.approx(1e-3, abs=1e-4), "one token after two"
-    assert answer.ended_s < 0.02
+    assert answer.tpot_s == pytest.approx(Late.gap_s, rel=0.1), "one token after two"
+    assert answer.ended_s < 2 * Late.gap_s
+
+
+def test_what_came_within_a_moment_has_no_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks may have been asleep for as long."""
+    monkeypatch.setattr(Late, "gap_s", SHORTEST_WRITING_S / 2)
+    answer = ask(Late(LOAD), GenerateRequest(prompt="x"), time.monotonic()).answer
+    assert answer.arrival_tok == (2, 1) and answer.tpot_s is None
+    repeat = Repeat("c", 0, 0, 0.0, 1.0, (answer,))
+    assert repeat.tg_tok_s is None and repeat.is_too_short
+    one_word = replace(answer, completion_tok=1, arrival_tok=(1,), arrivals_s=(0.1,))
+    assert not replace(repeat, answers=(one_word,)).is_too_short
 
 
 class Stalling(FakeEngine):

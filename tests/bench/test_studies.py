@@ -24,7 +24,7 @@ from bendi.bench.study import Care, EngineChoice, ModelChoice, Study
 from bendi.bench.subjects import Files, Subject, subjects_of
 from bendi.errors import EngineCrashed, StoreError
 from bendi.messages import Cancellation, Chunk, GenerateRequest
-from bendi.results import Cell, StudyFacts, Workload
+from bendi.results import SHORTEST_WRITING_S, Cell, StudyFacts, Workload
 from bendi.settings import load_settings
 from bendi.store import Store
 
@@ -42,11 +42,11 @@ settings = { threads = 1 }
 [[workloads]]
 name = "w"
 prompt_tok = 64
-answer_tok = 32
+answer_tok = 96
 [[workloads]]
 name = "deep"
 prompt_tok = 32
-answer_tok = 32
+answer_tok = 96
 depth_tok = 128
 [care]
 blocks = 4
@@ -101,10 +101,10 @@ def check_whole(path: Path) -> None:
     assert not results.failures
     for each in results.repeats:
         assert each.answers and each.pp_tok_s
-        # A model this small may have written all before anybody was awake to see the first word.
-        assert each.tg_tok_s or all(len(answer.arrivals_s) == 1 for answer in each.answers)
+        # A model this small may have written most of it before anybody was awake to see the first word.
+        assert each.tg_tok_s or all(answer.writing_s < SHORTEST_WRITING_S for answer in each.answers)
         assert each.peak_memory_bytes and each.load_s and each.slowness
-        assert all(answer.completion_tok == 32 for answer in each.answers)
+        assert all(answer.completion_tok == 96 for answer in each.answers)
         deep = results.cells[each.cell].workload.name == "deep"
         assert each.cached_tok == (128 if deep else 0)
     assert sum(each.tg_tok_s is not None for each in results.repeats) > REPEATS / 2

@@ -30,13 +30,14 @@ def test_a_model_measured_listed_compared_and_exported(bendi: Run, tmp_path: Pat
     a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     for out in (a, b):
         code, text, err = bendi(
-            "bench", "demo", "--blocks", "5", "--prompt", "32", "--answer", "8", "--out", out, "--json"
+            "bench", "demo", "--blocks", "5", "--prompt", "32", "--answer", "192", "--out", out, "--json"
         )  # fmt: skip
         assert code == 0, err
         (row,) = json.loads(text)["cells"]
         assert (row["n"], row["check"]) == (5, "ok")
         assert row["tg_tok_s"]["low"] <= row["tg_tok_s"]["median"] <= row["tg_tok_s"]["high"]
-        assert len(row["tg_tok_s"]["values"]) == 5
+        told = [each.tg_tok_s for each in read_results(out).repeats if each.tg_tok_s]
+        assert sorted(row["tg_tok_s"]["values"]) == sorted(told) and len(told) >= 3, "few found nearly all at once"
     code, text, err = bendi("bench", "compare", a, b, "--json")
     assert code == 0
     told = json.loads(text)
@@ -114,7 +115,7 @@ build = "wheel"
 {settings}
 [[workloads]]
 prompt_tok = 32
-answer_tok = 8
+answer_tok = 192
 [care]
 blocks = {blocks}
 warm_up_most = 2

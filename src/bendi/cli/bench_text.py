@@ -113,6 +113,8 @@ def _notes(repeats: Sequence[Repeat]) -> str:
         notes.append(_("{count} disturbed").format(count=disturbed))
     if unsteady:
         notes.append(_("{count} never steady").format(count=unsteady))
+    if short := sum(each.is_too_short for each in repeats):
+        notes.append(_("{count} too short for TG").format(count=short))
     return ", ".join(notes)
 
 

@@ -233,6 +233,8 @@ class View:
             yield _("settings not taken: {names}").format(names=clean(", ".join(loaded.differing)))
         if unsteady := sum(not repeat.steady for repeat in repeats):
             yield _("speed not steady before {count} of {n} repeats").format(count=unsteady, n=len(repeats))
+        if short := sum(repeat.is_too_short for repeat in repeats):
+            yield _("answers too short to tell TG in {count} of {n} repeats").format(count=short, n=len(repeats))
         slow = sum(repeat.slowness is not None and repeat.slowness > DISTURBED for repeat in repeats)
         if slow:
             yield _("disturbed in {count} of {n} repeats").format(count=slow, n=len(repeats))
