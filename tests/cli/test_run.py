@@ -228,11 +228,12 @@ def test_a_pipe_loads_no_terminal_library() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_it(tmp_path: Path) -> None:
+def _interrupted(tmp_path: Path, *options: str) -> tuple[str, str]:
+    """What was written until Ctrl-C, and what was said then."""
     (tmp_path / "slow_engine.py").write_text(SLOW_ENGINE)
     environment = os.environ | {"BENDI_ENGINE": "slow", "PYTHONPATH": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, "run", "demo", "hello you"],
+        [sys.executable, "-c", LAUNCHER, "run", "demo", "hello you", *options],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -246,8 +247,23 @@ def test_ctrl_c_stops_the_answer_and_keeps_it(tmp_path: Path) -> None:
         told = child.stderr.read().decode()
         assert child.wait() == 130
     answer = (first + rest).decode().rstrip("\n")
-    assert "kept" in told and 1 <= answer.count("hello") < 30
-    assert _stored() == [["hello you", answer]]
+    assert 1 <= answer.count("hello") < 30
+    return answer, told
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_it(tmp_path: Path, bendi: Bendi) -> None:
+    answer, told = _interrupted(tmp_path)
+    assert "kept" in told and _stored() == [["hello you", answer]]
+    (session,) = json.loads(bendi("session", "list", "--json").out)
+    assert f"bendi run --continue, or --session {session['id']}" in told
+    assert bendi("run", "--continue", "and then").code == 0
+    assert _stored()[0][:3] == ["hello you", answer, "and then"]
+
+
+@pytest.mark.parametrize("option", ["--raw", "--no-save"])
+def test_what_is_not_kept_is_not_said_to_be(tmp_path: Path, option: str) -> None:
+    _answer, told = _interrupted(tmp_path, option)
+    assert told.strip() == "Stopped." and _stored() == []
 
 
 def test_a_reader_that_goes_away_stops_the_answer_quietly(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,19 @@ from bendi.messages import Arrivals, Cancellation
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 Stream = Callable[[transport.Address, Cancellation], Iterator[dict[str, Any]]]
+
+
+class Way:
+    """How workers are reached. On Windows there are ports only."""
+
+    is_port = True
+
+
+@pytest.fixture(scope="module", autouse=True, params=["port", "socket"])
+def _way(request: pytest.FixtureRequest) -> None:
+    if request.param == "socket" and sys.platform == "win32":
+        pytest.skip("ports only")
+    Way.is_port = request.param == "port"
 
 
 def by_thread(address: transport.Address, cancel: Cancellation) -> Iterator[dict[str, Any]]:
@@ -68,13 +83,14 @@ as_it_comes = pytest.mark.parametrize("stream", [by_thread, by_loop, by_patient_
 def one_answer(pieces: list[bytes], *, hold_open: bool = False) -> Iterator[transport.Address]:
     """A server on loopback that answers one request with `pieces`, each its own packet."""
     release = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as (listener, address):
 
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.recv(65536)
+                if address.port:
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                request_body(connection)
                 with suppress(ConnectionError):  # who has read the end of an answer may go before all is sent
                     for piece in pieces:
                         connection.sendall(piece)
@@ -84,10 +100,32 @@ def one_answer(pieces: list[bytes], *, hold_open: bool = False) -> Iterator[tran
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield transport.Address(key="k", port=listener.getsockname()[1])
+            yield address
         finally:
             release.set()
             thread.join()
+
+
+def request_body(connection: socket.socket) -> bytes:
+    with connection.makefile("rb") as received:
+        length = 0
+        while line := received.readline().strip():
+            name, _, value = line.partition(b": ")
+            length = int(value) if name == b"Content-Length" else length
+        return received.read(length)
+
+
+@contextmanager
+def listening() -> Iterator[tuple[socket.socket, transport.Address]]:
+    if Way.is_port:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            yield listener, transport.Address(key="k", port=listener.getsockname()[1])
+        return
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = transport.Address(key="k", socket_path=f"{folder}/w")
+        listener.bind(address.socket_path)
+        listener.listen()
+        yield listener, address
 
 
 def event(text: str) -> bytes:
@@ -217,11 +255,12 @@ def test_cancelled_before_it_begins(stream: Stream) -> None:
 @as_it_comes
 def test_who_leaves_closes_the_connection(stream: Stream) -> None:
     gone = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as (listener, address):
 
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
+                request_body(connection)
                 connection.sendall(HEAD + event("a"))
                 with suppress(ConnectionResetError):
                     while connection.recv(65536):
@@ -230,7 +269,7 @@ def test_who_leaves_closes_the_connection(stream: Stream) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        events = stream(transport.Address(key="k", port=listener.getsockname()[1]), Cancellation())
+        events = stream(address, Cancellation())
         with closing(events):  # type: ignore[type-var]
             assert next(events)["content"] == "a"
         assert gone.wait(10)
@@ -246,7 +285,7 @@ def test_what_is_handed_over_late_has_the_time_when_it_came(chunked: bool) -> No
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.recv(65536)
+            request_body(connection)
             connection.sendall(CHUNKED if chunked else HEAD)
             for data in said:
                 sent_s.append(time.monotonic())
@@ -258,10 +297,9 @@ def test_what_is_handed_over_late_has_the_time_when_it_came(chunked: bool) -> No
             if chunked:
                 connection.sendall(chunk(b""))
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listening() as (listener, address):
         thread = threading.Thread(target=serve, args=(listener,))
         thread.start()
-        address = transport.Address(key="k", port=listener.getsockname()[1])
         stream = transport.stream(address, "/completion", {}, Cancellation(), arrivals)
         came = [(found["content"], arrivals.now_s(), len(sent_s)) for found in stream]
         thread.join()
@@ -322,13 +360,13 @@ def test_events_that_may_wait_are_given_together(may_wait: bool) -> None:
         taken.append([said["content"] for said in events])
         return may_wait
 
-    async def main(listener: socket.socket) -> None:
-        address = transport.Address(key="k", port=listener.getsockname()[1])
+    async def main(listener: socket.socket, address: transport.Address) -> None:
         cancel = Cancellation()
         await loop_transport.ask(address, "/completion", {}, cancel, take, ended.append)
         worker, _ = listener.accept()
         with worker:
-            worker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.port:
+                worker.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             worker.sendall(HEAD)
             for number in range(100):
                 worker.sendall(event(str(number)))
@@ -342,12 +380,43 @@ def test_events_that_may_wait_are_given_together(may_wait: bool) -> None:
         while not ended:
             await asyncio.sleep(0.001)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        asyncio.run(main(listener))
+    with listening() as (listener, address):
+        asyncio.run(main(listener, address))
     assert taken[0] == ["0"]
     assert [text for texts in taken for text in texts] == [str(number) for number in range(100)]
     if may_wait:
         assert len(taken) < 100, "some came with others"
+
+
+@both
+def test_a_worker_that_ends_while_it_is_asked(stream: Stream) -> None:
+    """Its last words, where there are any, are heard all the same; else it is gone."""
+    for said in (b"", HEAD, HEAD + event("a")):
+        with one_answer([said]) as address, pytest.raises(transport.WorkerGone):
+            texts(stream, address)
+
+
+def test_a_long_request_that_nobody_reads_to_its_end() -> None:
+    ended: list[Exception | None] = []
+    heard: list[dict[str, Any]] = []
+
+    async def main(address: transport.Address) -> None:
+        body = {"n": "x" * 2**22}
+        await loop_transport.ask(address, "/completion", body, Cancellation(), heard.extend, ended.append)
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+
+    with listening() as (listener, address):
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        asyncio.run(asyncio.wait_for(main(address), 10))
+        thread.join()
+    assert [type(error) for error in ended] == [transport.WorkerGone] and not heard
 
 
 @both
@@ -381,12 +450,8 @@ def test_a_worker_that_lets_nobody_in_holds_nobody_else_up(tmp_path: Path) -> No
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
-        with connection, connection.makefile("rb") as received:
-            length = 0
-            while line := received.readline().strip():
-                name, _, value = line.partition(b": ")
-                length = int(value) if name == b"Content-Length" else length
-            body = json.loads(received.read(length))
+        with connection:
+            body = json.loads(request_body(connection))
             connection.sendall(HEAD + event(str(len(body["n"]))) + b'data: {"stop": true}\n\n')
 
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:

@@ -488,6 +488,29 @@ def test_settings_are_limits(settings: Settings) -> None:
     assert PoolLimits.of(changed) == PoolLimits(5, 7, 9, 1.0, settings.serve_stall_s)
 
 
+def test_what_is_there_is_given_at_once(settings: Settings) -> None:
+    async def scene(pool: ModelPool, garage: Garage) -> None:
+        assert pool.at_once(Wish("demo")) is None
+        async with pool.lease(Wish("demo")):
+            assert pool.at_once(Wish("demo")) is None, "its only slot is taken"
+        lease = pool.at_once(Wish("demo"))
+        assert lease is not None and lease.engine is garage.engines[0]
+        assert pool.at_once(Wish("demo")) is None and pool.waiting == 0
+        first = asyncio.create_task(pool.acquire(Wish("demo")))
+        await until(lambda: pool.waiting == 1)
+        lease.release()
+        assert pool.at_once(Wish("demo")) is None, "who waited longer comes first"
+        (await first).release()
+        for wish in (Wish("demo", "embedding"), Wish("demo", context_tok=10**6), Wish("absent")):
+            assert pool.at_once(wish) is None and pool.waiting == 0
+        garage.engines[0].worker.alive = False
+        assert pool.at_once(Wish("demo")) is None
+        await pool.close(0.0)
+        assert pool.at_once(Wish("demo")) is None
+
+    play(settings, scene)
+
+
 def test_a_lease_ends_once(settings: Settings) -> None:
     async def scene(pool: ModelPool, _garage: Garage) -> None:
         leases: list[Lease] = [await pool.acquire(Wish("demo")) for _ in range(2)]

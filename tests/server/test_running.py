@@ -80,7 +80,10 @@ class InLoop:
 
 
 def in_loop(engine: FakeEngine, request: GenerateRequest, stall_s: float = 60.0) -> RunningInLoop:
-    return RunningInLoop(InLoop(engine), request, stall_s)
+    running = RunningInLoop(stall_s)
+    beginning = asyncio.create_task(running.begin(InLoop(engine), request))
+    running.when_ended(beginning.done)  # which holds it as long
+    return running
 
 
 Run = Callable[..., Answering]

@@ -15,6 +15,7 @@ from bendi.cli.interrupt import stopping_on_ctrl_c
 from bendi.cli.job import Job
 from bendi.cli.main import EXIT_INTERRUPTED
 from bendi.engines import Engine
+from bendi.i18n import _
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message, Timings, Usage
 
 
@@ -69,9 +70,19 @@ def _finish(job: Job, events: Generator[Event], cancel: Cancellation, view: Answ
     assert reply
     if view is None:
         output.json_data(_record(job, reply, left_out, session_id))
+    elif reply.finish == "cancelled":
+        output.say(_stopped(reply, session_id))
     elif line := ending_line(reply, join(job.chosen).max_tokens):
         output.say(line)
     return EXIT_INTERRUPTED if reply.finish == "cancelled" else 0
+
+
+def _stopped(reply: Reply, session_id: str) -> str:
+    """Without a session nothing is kept but what stands in the terminal."""
+    if not (session_id and reply.message.content):
+        return _("Stopped.")
+    kept = _("Stopped; what was written is kept.")
+    return kept + " " + _("To continue: bendi run --continue, or --session {id}").format(id=session_id)
 
 
 def _record(job: Job, reply: Reply, left_out: int, session_id: str) -> dict[str, Any]:

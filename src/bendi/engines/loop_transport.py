@@ -19,6 +19,7 @@ from bendi.engines.protocol import Flow
 from bendi.engines.transport import Address, EventReader, WorkerGone, WorkerRefused, refusal
 from bendi.messages import Cancellation
 
+_BLOCK_BYTES = 256 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
 _APART_S = 0.03
@@ -49,7 +50,8 @@ async def ask(
     arriving = _Arriving(_request(address, path, body), cancel, take, ended)
     try:
         if address.socket_path:
-            await loop.create_unix_connection(lambda: arriving, sock=await arriving.sent_to(address.socket_path))
+            connection = await arriving.sent_to(address.socket_path)
+            arriving.connection_made(_Line(loop, connection, arriving))
         else:
             await loop.create_connection(lambda: arriving, "127.0.0.1", address.port)
     except OSError as error:
@@ -82,7 +84,7 @@ class _Arriving(asyncio.Protocol):
     ) -> None:
         self._request, self._cancel = request, cancel
         self._give, self._tell_end = take, ended
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport | _Line | None = None
         self._head = b""
         self._body: _Body | None = None
         self._events = EventReader()
@@ -122,12 +124,13 @@ class _Arriving(asyncio.Protocol):
             return
         self._ended = True
         self._wait_no_more()
-        if self._transport is not None:
-            self._transport.abort()
+        transport, self._transport = self._transport, None  # it knows this, and who knows each other is not let go
+        if transport is not None:
+            transport.abort()
         self._tell_end(None if self._cancel.cancelled else error)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.BaseTransport | _Line) -> None:
+        assert isinstance(transport, asyncio.Transport | _Line)
         self._transport = transport
         if self._request:
             transport.write(self._request)
@@ -196,6 +199,68 @@ class _Arriving(asyncio.Protocol):
             found.append(event)
         if body.ended and not self._events.ended:
             raise EOFError("a stream without its end")
+
+
+class _Line:
+    """A connection that the loop reads at once. A transport of asyncio's own does more than is needed here, and takes
+    three turns of the loop to begin, while the worker is at its prompt already."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, arriving: _Arriving) -> None:
+        self._loop, self._connection, self._arriving = loop, connection, arriving
+        self._number = connection.fileno()  # of a socket itself the loop would make a text, with its addresses
+        self._unsent = b""
+        self._closed = False
+        self.resume_reading()
+
+    def write(self, data: bytes) -> None:
+        """What the worker has not taken yet."""
+        self._unsent = data
+        self._loop.add_writer(self._number, self._write)
+
+    def pause_reading(self) -> None:
+        if not self._closed:
+            self._loop.remove_reader(self._number)
+
+    def resume_reading(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._number, self._read)
+
+    def abort(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._number)
+        if self._unsent:
+            self._loop.remove_writer(self._number)
+        self._connection.close()
+
+    def _read(self) -> None:
+        try:
+            data = self._connection.recv(_BLOCK_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if data:
+            self._arriving.data_received(data)
+        else:
+            self._lost(None)
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[self._connection.send(self._unsent) :]
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            # What the worker says of it can still be read, and its end, too.
+            self._unsent = b""
+        if not self._unsent:
+            self._loop.remove_writer(self._number)
+
+    def _lost(self, error: OSError | None) -> None:
+        self.abort()
+        self._arriving.connection_lost(error)
 
 
 def _connect(connection: socket.socket, socket_path: str) -> bool:

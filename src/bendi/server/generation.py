@@ -110,7 +110,9 @@ class _Turn:
             self._request = with_persona(self._request, persona)
             chosen = persona.values.get("context_policy")
             self._policy = self._policy or ("error" if chosen == "ask" else chosen)
-        await self._acquire(pool.acquire(self._wish))
+        self._lease = pool.at_once(self._wish)
+        if self._lease is None:
+            await self._acquire(pool.acquire(self._wish))
         assert self._lease is not None
         info = self._lease.engine.info
         note = Note(self._lease.model, info.build, info.context_tok, self._lease.load_s)
@@ -152,7 +154,8 @@ class _Turn:
         assert self._lease is not None
         engine, stall_s = self._lease.engine, self._call.services.pool.limits.stall_s
         if isinstance(engine, AnswersInLoop):
-            self._running = RunningInLoop(engine.answers, self._request, stall_s)
+            self._running = running = RunningInLoop(stall_s)
+            await running.begin(engine.answers, self._request)
         else:
             self._running = Running(engine, self._request, stall_s)
         self._first = await self._running.batch()

@@ -44,19 +44,19 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOKEN = re.compile(r"[A-Za-z0-9-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PAGE_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
-    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; font-src 'self'; "
+    b"connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_DATA_CSP = "default-src 'none'; frame-ancestors 'none'"
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Cache-Control": "no-store",
-}
+_DATA_CSP = b"default-src 'none'; frame-ancestors 'none'"
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"cache-control", b"no-store"),
+)
 _PREFIXES: tuple[tuple[str, Dialect], ...] = (
     ("/api/bendi/", "bendi"),
     ("/api/", "ollama"),
@@ -141,11 +141,8 @@ class SafeHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                _add_safe_headers(message["headers"])
                 headers = MutableHeaders(scope=message)
-                is_page = headers.get("content-type", "").startswith("text/html")
-                headers.setdefault("Content-Security-Policy", _PAGE_CSP if is_page else _DATA_CSP)
-                for name, value in _HEADERS.items():
-                    headers.setdefault(name, value)
                 if listed:
                     headers["Access-Control-Allow-Origin"] = origin
                     headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"
@@ -157,6 +154,15 @@ class SafeHeaders:
             await _preflight(asked)(scope, receive, send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
+
+
+def _add_safe_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Those that the answer does not have yet."""
+    there = dict(headers)
+    headers += [header for header in _SAFE_HEADERS if header[0] not in there]
+    if b"content-security-policy" not in there:
+        is_page = there.get(b"content-type", b"").startswith(b"text/html")
+        headers.append((b"content-security-policy", _PAGE_CSP if is_page else _DATA_CSP))
 
 
 def _preflight(asked: Headers) -> Response:

@@ -74,6 +74,22 @@ class ModelPool:
             raise _queue_full(entry)
         return await self._granted(entry, waiter)
 
+    def at_once(self, wish: Wish) -> Lease | None:
+        """As `acquire`, where nothing has to be waited for; else nothing is done. A request that finds its model loaded
+        and a slot free need not go round the loop for it. Raises NotFoundError for a persona."""
+        model = self.names.known(self.named(wish.model).model)
+        entry = self._models.entries.get((model.path, wish.kind)) if model and not self._closing else None
+        if entry is None or entry.dead or entry.queue:
+            return None
+        waiter = self._waiter(wish, wish.context_tok or 0)
+        entry.queue.append(waiter)
+        if not entry.can_grant():
+            entry.queue.clear()
+            return None
+        entry.remember_name(self.named(wish.model).model)
+        self._models.pump(entry)
+        return waiter.granted.result()
+
     async def grow(self, lease: Lease, wish: Wish, context_tok: int) -> Lease | None:
         """The same model, loaded again with a context of `context_tok`; the old lease ends with that. None, and the
         old one stays, when others use the model or it was not trained for so much. Raises as `lease`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from bendi.store.names import PathName, as_name
 _REMEMBERED_S = 5.0
 _ABSENT_S = 1.0
 """What was not found may be on its way."""
+_SURE_S = 30.0
+"""For so long a model is taken to have its name where nothing has changed that can be seen at once."""
+_LATER_S = 1.0
+"""Looking takes the processor for milliseconds: not while somebody waits for the first word."""
 _MOST_REMEMBERED = 256
 
 
@@ -48,15 +53,32 @@ def split_persona(text: str, personas: PersonaBook) -> Named:
     return Named(model or persona.model, persona)
 
 
+@dataclass
+class _Found:
+    """`marks`: of the places by which it was found. `looked_s`, `until_s`: when that was, and until when nobody need
+    ask; both by `time.monotonic`."""
+
+    what: LocalModel | BendiError
+    marks: tuple[object, ...]
+    looked_s: float
+    until_s: float
+
+
 class ModelNames:
-    """Finds models by the names that clients write; what was found is remembered for a few seconds, so that a request
-    need not look at the disk. `files`: models that the administrator named by their path."""
+    """Finds models by the names that clients write. `files`: models that the administrator named by their path.
+
+    What was found is remembered, so that a request need not look at the disk. After a few seconds a look at the times
+    of the model's file, its folder, the roots and the aliases tells whether anything has changed; what these do not
+    show (another model elsewhere that may be meant, too) is looked for when the request has its first words.
+    """
 
     def __init__(self, store: Store, files: Sequence[Path] = ()) -> None:
         self._store = store
         self._files = [path.absolute() for path in files]
-        self._found: dict[str, tuple[float, LocalModel | BendiError]] = {}
+        self._found: dict[str, _Found] = {}
         self._looking = asyncio.Lock()
+        self._later: dict[str, asyncio.Task[None]] = {}
+        self._forgotten = 0
 
     async def resolve(self, text: str) -> LocalModel:
         """Raises NotFoundError; UsageError when several models fit; ModelIncomplete when its download has not ended."""
@@ -65,27 +87,60 @@ class ModelNames:
             async with self._looking:
                 found = self._remembered(text)
                 if found is None:
-                    found = await asyncio.to_thread(self._look, text)
-                    self._remember(text, found)
+                    found = await self._looked_up(text)
         if isinstance(found, BendiError):
             raise _anew(found)
         return found
 
+    def known(self, text: str) -> LocalModel | None:
+        """As `resolve`, where that need not wait."""
+        found = self._remembered(text)
+        return found if isinstance(found, LocalModel) else None
+
     def forget(self) -> None:
         """Models came, went, or got other names."""
         self._found.clear()
+        self._forgotten += 1
 
     def _remembered(self, text: str) -> LocalModel | BendiError | None:
-        until_s, found = self._found.get(text, (0.0, None))
-        return found if time.monotonic() < until_s else None
+        found, now_s = self._found.get(text), time.monotonic()
+        if found is None:
+            return None
+        if now_s >= found.until_s:
+            if isinstance(found.what, BendiError) or found.marks != self._marks(found.what):
+                return None
+            found.until_s = now_s + _REMEMBERED_S
+            if now_s >= found.looked_s + _SURE_S and text not in self._later:
+                self._later[text] = asyncio.create_task(self._look_later(text))
+        return found.what
 
-    def _remember(self, text: str, found: LocalModel | BendiError) -> None:
+    async def _look_later(self, text: str) -> None:
+        try:
+            await asyncio.sleep(_LATER_S)
+            await self._looked_up(text)
+        finally:
+            del self._later[text]
+
+    async def _looked_up(self, text: str) -> LocalModel | BendiError:
+        forgotten = self._forgotten
+        found, marks = await asyncio.to_thread(self._look, text)
         if len(self._found) >= _MOST_REMEMBERED:
             self._found.clear()
-        for_s = _ABSENT_S if isinstance(found, BendiError) else _REMEMBERED_S
-        self._found[text] = (time.monotonic() + for_s, found)
+        if forgotten == self._forgotten:  # else it may be what was there before
+            now_s = time.monotonic()
+            for_s = _ABSENT_S if isinstance(found, BendiError) else _REMEMBERED_S
+            self._found[text] = _Found(found, marks, now_s, now_s + for_s)
+        return found
 
-    def _look(self, text: str) -> LocalModel | BendiError:
+    def _look(self, text: str) -> tuple[LocalModel | BendiError, tuple[object, ...]]:
+        found = self._search(text)
+        return found, () if isinstance(found, BendiError) else self._marks(found)
+
+    def _marks(self, model: LocalModel) -> tuple[object, ...]:
+        places = (self._store.aliases_file, *self._store.roots, model.path, model.path.parent)
+        return tuple(map(_mark, places))
+
+    def _search(self, text: str) -> LocalModel | BendiError:
         try:
             name = as_name(text)
             return self._at_path(text, name.path) if isinstance(name, PathName) else self._store.resolve(text)
@@ -109,6 +164,15 @@ class ModelNames:
             _("{path} is not in a models folder of this server.").format(path=text),
             hint=_("The models of this server: GET /v1/models"),
         )
+
+
+def _mark(path: Path) -> object:
+    """What changes when the file is another, or the folder has other names; None where there is nothing."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_mtime_ns, seen.st_size, seen.st_ino
 
 
 def _anew(error: BendiError) -> BendiError:

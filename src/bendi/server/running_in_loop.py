@@ -10,14 +10,11 @@ from bendi.engines import Flow, LoopAnswers
 from bendi.messages import Cancellation, Chunk, GenerateRequest
 from bendi.server.running import MOST_UNREAD, QUIET_S, Answering, as_crashed, merged, stalled
 
-_tasks: set[asyncio.Task[None]] = set()
-"""A loop forgets tasks that nobody holds."""
-
 
 class RunningInLoop(Answering):
-    """As `Running`. Also the engine's Taker."""
+    """As `Running`, once it is begun. Also the engine's Taker."""
 
-    def __init__(self, answers: LoopAnswers, request: GenerateRequest, stall_s: float = 60.0) -> None:
+    def __init__(self, stall_s: float = 60.0) -> None:
         self._stall_s = stall_s
         self._cancel = Cancellation()
         self._unread: list[Chunk] = []
@@ -29,9 +26,17 @@ class RunningInLoop(Answering):
         self._error: BaseException | None = None
         self._ended: list[Callable[[], None]] = []
         self._joined = False
-        task = asyncio.create_task(self._begin(answers, request))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+
+    async def begin(self, answers: LoopAnswers, request: GenerateRequest) -> None:
+        """Asks. What is wrong with that, `batch` raises."""
+        try:
+            flow = await answers.begin(request, self._cancel, self)
+        except BaseException as error:
+            self.ended(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            self._flow = None if self._joined else flow
 
     async def batch(self) -> Sequence[Chunk]:
         while True:
@@ -81,14 +86,6 @@ class RunningInLoop(Answering):
         ended, self._ended = self._ended, []
         for action in ended:
             action()
-
-    async def _begin(self, answers: LoopAnswers, request: GenerateRequest) -> None:
-        try:
-            flow = await answers.begin(request, self._cancel, self)
-        except BaseException as error:
-            self.ended(error)
-        else:
-            self._flow = None if self._joined else flow
 
     def _tell(self) -> None:
         if self._waiting is not None and not self._waiting.done():
