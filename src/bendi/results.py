@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 RESULTS_SCHEMA = 1
+"""Of the records in a results file."""
 SHORTEST_WRITING_S = 0.01
 """Of an answer whose speed is told. Who asks is woken up to some milliseconds late and then finds several tokens at
 once: 8 tokens of a model with 2,900 tok/s showed between 1,800 and 194,000 tok/s."""
-"""Of the records in a results file."""
 
 Tier = Literal["wall", "counter", "sampled", "declared", "bound", "none"]
 """Where a figure of energy comes from, the best first: a meter at the wall; a counter of energy in the hardware; power

@@ -81,8 +81,8 @@ def _stopped(reply: Reply, session_id: str) -> str:
     """Without a session nothing is kept but what stands in the terminal."""
     if not (session_id and reply.message.content):
         return _("Stopped.")
-    kept = _("Stopped; what was written is kept.")
-    return kept + " " + _("To continue: bendi run --continue, or --session {id}").format(id=session_id)
+    said = _("Stopped; what was written is kept. To continue: bendi run --continue, or --session {id}")
+    return said.format(id=session_id)
 
 
 def _record(job: Job, reply: Reply, left_out: int, session_id: str) -> dict[str, Any]:

@@ -141,8 +141,8 @@ class SafeHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _add_safe_headers(message["headers"])
-                headers = MutableHeaders(scope=message)
+                headers = MutableHeaders(scope=message)  # of a list of its own
+                _add_safe_headers(headers.raw)
                 if listed:
                     headers["Access-Control-Allow-Origin"] = origin
                     headers["Access-Control-Expose-Headers"] = "X-Request-Id, Retry-After"

@@ -77,7 +77,8 @@ class ModelPool:
     def at_once(self, wish: Wish) -> Lease | None:
         """As `acquire`, where nothing has to be waited for; else nothing is done. A request that finds its model loaded
         and a slot free need not go round the loop for it. Raises NotFoundError for a persona."""
-        model = self.names.known(self.named(wish.model).model)
+        name = self.named(wish.model).model
+        model = self.names.known(name)
         entry = self._models.entries.get((model.path, wish.kind)) if model and not self._closing else None
         if entry is None or entry.dead or entry.queue:
             return None
@@ -86,7 +87,7 @@ class ModelPool:
         if not entry.can_grant():
             entry.queue.clear()
             return None
-        entry.remember_name(self.named(wish.model).model)
+        entry.remember_name(name)
         self._models.pump(entry)
         return waiter.granted.result()
 
