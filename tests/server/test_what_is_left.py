@@ -16,6 +16,8 @@ import httpx
 import pytest
 from live import LiveServer
 
+from bendi.engines.llama_http import LlamaServerEngine
+from bendi.formats import GgufFile
 from bendi.server.process_memory import receive_small_pieces
 from bendi.server.request_record import RequestRecord
 
@@ -121,6 +123,23 @@ def test_nothing_is_left_of_clients_that_went_away(talking: LiveServer) -> None:
             left(client, number)
 
     assert soon(lambda: collected() <= before + 1), records() - before
+
+
+def of_loads() -> int:
+    """How many engines, and headers of model files, are somewhere in memory."""
+    return sum(isinstance(one, LlamaServerEngine | GgufFile) for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_a_model_goes_with_its_unloading(talking: LiveServer) -> None:
+    body = {"model": "tools", "keep_alive": 0, "stream": False, "options": {"num_predict": 2}}
+    counts = []
+    with httpx.Client(base_url=talking.url, timeout=30, trust_env=False) as client:
+        for _number in range(3):
+            assert client.post("/api/generate", json=body | {"prompt": "hello"}).json()["done_reason"] == "length"
+            assert soon(lambda: "tools" not in [one["name"] for one in client.get("/api/ps").json()["models"]])
+            assert not counts or soon(lambda: of_loads() <= counts[0]), (counts, of_loads())
+            counts.append(of_loads())
 
 
 def reset(server: LiveServer) -> None:

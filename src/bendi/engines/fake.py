@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import Any
 
 from bendi.engines.llama_answers import FORBIDDEN_BIAS, check_images
-from bendi.engines.llama_http import overflow
 from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Ranking
 from bendi.engines.tokens import check_known
 from bendi.engines.vectors import input_too_long
+from bendi.engines.worker_errors import overflow
 from bendi.errors import EngineCrashed, RequestRejected
 from bendi.i18n import _
 from bendi.messages import (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from bendi.engines import loop_transport, transport
 from bendi.engines.answer_reader import AnswerReader
@@ -47,25 +47,28 @@ class Able:
     vocab_size: int
 
 
-class Answers:
-    """Of one worker. `fail` raises, in our words, what it said; `death`: why it is gone (both may take a moment)."""
+class AnswerErrors(Protocol):
+    """What went wrong with an answer, in our words. Both may take a moment."""
 
-    def __init__(
-        self,
-        address: Address,
-        able: Able,
-        observer: Callable[[], Observer | None],
-        fail: Callable[[WorkerGone | WorkerRefused], NoReturn],
-        death: Callable[[], BendiError],
-    ) -> None:
-        self._address, self._able, self._observer = address, able, observer
-        self._fail, self._death = fail, death
+    def fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
+        """Raises what the worker said."""
+
+    def death(self) -> BendiError:
+        """Why it is gone."""
+
+
+class Answers:
+    """Of one worker. `observer`: who is told of them, if anybody."""
+
+    def __init__(self, address: Address, able: Able, errors: AnswerErrors) -> None:
+        self._address, self._able, self._errors = address, able, errors
+        self.observer: Observer | None = None
         self._keeps_soon = False
 
     def generate(self, request: GenerateRequest, cancel: Cancellation) -> Iterator[Chunk]:
         """As `Engine.generate`."""
         asked = _Asked(request, self._able)
-        observer = self._observer()
+        observer = self.observer
         ticket = observer.begin() if observer else 0
         try:
             try:
@@ -84,7 +87,7 @@ class Answers:
         asked = _Asked(request, self._able)
         # Images are large.
         body = await asyncio.to_thread(asked.body) if asked.has_images else asked.body()
-        passing = _Passing(self, asked, cancel, taker, self._observer())
+        passing = _Passing(self, asked, cancel, taker, self.observer)
         return await loop_transport.ask(self._address, asked.path, body, cancel, passing.take, passing.ended)
 
     def keep_soon(self, observer: Observer) -> None:
@@ -102,7 +105,7 @@ class Answers:
         """Raises, in our words, why an answer broke off, unless it was cancelled."""
         if not cancel.cancelled:
             _check_decoded(asked.has_images, error)
-            self._fail(error)
+            self._errors.fail(error)
 
     def last(self, asked: _Asked, cancel: Cancellation) -> Chunk:
         """The chunk that ends an answer. Raises where it broke off without a reason."""
@@ -110,7 +113,7 @@ class Answers:
         if last is not None:
             return last
         if not cancel.cancelled:
-            raise self._death()
+            raise self._errors.death()
         return asked.cancelled(self._prompt_tok(asked))
 
     def _prompt_tok(self, asked: _Asked) -> int:

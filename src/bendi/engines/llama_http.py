@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from bendi.engines import transport
 from bendi.engines.kv_state import KvStates
@@ -17,8 +17,7 @@ from bendi.engines.protocol import Embeddings, EngineInfo, LoadRequest, Observer
 from bendi.engines.tokens import TokenCalls
 from bendi.engines.transport import Address, WorkerGone, WorkerRefused
 from bendi.engines.vectors import VectorCalls
-from bendi.errors import ContextOverflow, EngineCrashed, EngineError, RequestRejected
-from bendi.i18n import _
+from bendi.engines.worker_errors import WorkerErrors
 from bendi.messages import Cancellation, Chunk, GenerateRequest, Message
 
 
@@ -26,16 +25,16 @@ class LlamaServerEngine:
     """Engine, AnswersInLoop, Tokenizer, HasTokens and (when loaded for it) Embedder, Reranker and StatefulEngine over a
     worker that is ready.
 
-    `prepared`: what it was loaded from. `worker`: its process. `observer`: who is told of its answers, if anybody.
+    `prepared`: what it was loaded from. `worker`: its process. Nothing that it holds knows it: what knows each other is
+    not let go before the next collection of garbage, which a server rarely has.
     """
 
     def __init__(self, worker: WorkerProcess, load: LoadRequest, ready: Mapping[str, Any], prepared: Prepared) -> None:
         assert worker.address
         self.prepared = prepared
-        self.observer: Observer | None = None
         self.worker = worker
         self._address = worker.address
-        self._closed = False
+        self._errors = WorkerErrors(worker)
         properties = self._call("/props")
         self._sees = bool(properties.get("modalities", {}).get("vision"))
         able = Able(
@@ -46,7 +45,7 @@ class LlamaServerEngine:
             guesses=load.speculate,
             vocab_size=prepared.info.vocab_size,
         )
-        self.answers = Answers(self._address, able, lambda: self.observer, self._fail, worker.death)
+        self.answers = Answers(self._address, able, self._errors)
         models = self._call("/v1/models")
         facts = models["data"][0].get("meta") or {}
         self._info = EngineInfo(
@@ -61,20 +60,25 @@ class LlamaServerEngine:
             details={"sandbox": str(ready["sandbox"]), "pid": str(worker.pid)},
             buffers=read_load_report(worker.log_until(LAST_LINE)),
         )
+        self._errors.train_context_tok = self._info.train_context_tok
         self._states = KvStates(load, prepared, ready, worker.state_folder)
-        self.tokens = TokenCalls(self._address, prepared.info.vocab_size, self._fail)
+        self.tokens = TokenCalls(self._address, prepared.info.vocab_size, self._errors.fail)
         self._vectors = VectorCalls(
             self._address,
             self._info.context_tok,
             self._info.train_context_tok,
             prepared.pooling,
             scores_are_probabilities(prepared.headers),
-            self._fail,
+            self._errors.fail,
         )
 
     @property
     def info(self) -> EngineInfo:
         return self._info
+
+    def observe(self, observer: Observer) -> None:
+        """It is told of all answers from now on."""
+        self.answers.observer = observer
 
     def generate(self, request: GenerateRequest, cancel: Cancellation | None = None) -> Iterator[Chunk]:
         return self.answers.generate(request, cancel or Cancellation())
@@ -121,7 +125,7 @@ class LlamaServerEngine:
         try:
             return self._states.save(name, write)
         except WorkerGone as error:
-            self._fail(error)
+            self._errors.fail(error)
 
     def restore_state(self, name: str, slot: int = 0) -> StateInfo:
         _check_slot(slot, self._info.slots)
@@ -132,55 +136,19 @@ class LlamaServerEngine:
         try:
             return self._states.restore(name, read)
         except WorkerGone as error:
-            self._fail(error)
+            self._errors.fail(error)
 
     def close(self) -> None:
-        self._closed = True
+        self._errors.unloaded = True
         self.worker.close()
-        if self.observer:
-            self.observer.close()
+        if self.answers.observer:
+            self.answers.observer.close()
 
     def _call(self, path: str, body: object = None, timeout_s: float | None = 60.0) -> dict[str, Any]:
         try:
             return transport.call(self._address, path, body, timeout_s)
         except (WorkerGone, WorkerRefused) as error:
-            self._fail(error)
-
-    def _fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
-        """Raises what happened, in our words."""
-        if isinstance(error, WorkerGone):
-            if self._closed:
-                raise EngineCrashed(_("The model was unloaded."), hint=_("Load it again.")) from error
-            raise self.worker.death() from error
-        if error.body.get("type") == "exceed_context_size_error":
-            numbers = int(error.body["n_prompt_tokens"]), int(error.body["n_ctx"])
-            raise overflow(*numbers, self._info.train_context_tok) from error
-        if error.status in (400, 422):
-            raise RequestRejected(
-                _("The engine refused the request: {reason}").format(reason=error.body.get("message", "")),
-                hint=_("Check the parameters, the tools and the JSON schema of the request."),
-            ) from error
-        raise EngineError(
-            _("The engine could not answer: {reason}").format(reason=error.body.get("message", error.status))
-        ) from error
-
-
-def overflow(needed_tok: int, available_tok: int, train_context_tok: int) -> ContextOverflow:
-    """The error for a prompt of `needed_tok` tokens in a context of `available_tok`."""
-    # Room for an answer, and a round number.
-    wanted_tok = -(-(needed_tok + 256) // 256) * 256
-    if wanted_tok <= train_context_tok:
-        hint = _("Load the model with a larger context (--context {wanted}), or choose --policy compact or slide.")
-    else:
-        hint = _("This model holds {train} tokens at most: shorten the text, or choose --policy compact or slide.")
-    return ContextOverflow(
-        _("The prompt has {needed} tokens, but the context holds {available}; nothing was cut.").format(
-            needed=needed_tok, available=available_tok
-        ),
-        hint=hint.format(wanted=wanted_tok, train=train_context_tok),
-        needed_tok=needed_tok,
-        available_tok=available_tok,
-    )
+            self._errors.fail(error)
 
 
 def _check_slot(slot: int, slots: int) -> None:

@@ -203,7 +203,7 @@ class LlamaServerPeer:
 
     def __init__(self, process: PeerProcess, address: Address, program: Program, load: PeerLoad, load_s: float) -> None:
         assert load.model_path
-        self.worker, self._address, self._closed = process, address, False
+        self.worker, self._errors = process, _Errors(process)
         self._silence_s = load.silence_s
         properties = transport.call(address, "/props", timeout_s=_LOOK_S)
         models = transport.call(address, "/v1/models", timeout_s=_LOOK_S).get("data") or [{}]
@@ -223,7 +223,7 @@ class LlamaServerPeer:
         able = Able(
             writes=True, takes_tools=True, sees=False, remembers_images=True, guesses=False, vocab_size=_ANY_TOKEN
         )
-        self._answers = Answers(address, able, lambda: None, self._fail, self._death)
+        self._answers = Answers(address, able, self._errors)
 
     @property
     def info(self) -> EngineInfo:
@@ -249,17 +249,25 @@ class LlamaServerPeer:
                 yield chunk
 
     def close(self) -> None:
-        self._closed = True
+        self._errors.unloaded = True
         self.worker.close()
 
-    def _death(self) -> BendiError:
-        if self._closed:
-            return EngineCrashed(_("The model was unloaded."), hint=_("Load it again."))
-        return self.worker.death()
 
-    def _fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
+class _Errors:
+    """`AnswerErrors` of a llama-server that bendi started."""
+
+    def __init__(self, worker: PeerProcess) -> None:
+        self._worker = worker
+        self.unloaded = False
+
+    def death(self) -> BendiError:
+        if self.unloaded:
+            return EngineCrashed(_("The model was unloaded."), hint=_("Load it again."))
+        return self._worker.death()
+
+    def fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
         if isinstance(error, WorkerGone):
-            raise self._death() from error
+            raise self.death() from error
         needed, available = error.body.get("n_prompt_tokens"), error.body.get("n_ctx")
         if isinstance(needed, int) and isinstance(available, int):
             raise ContextOverflow(

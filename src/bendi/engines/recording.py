@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from bendi.engines.llama_http import LlamaServerEngine
 from bendi.engines.load_report import LoadReport
-from bendi.engines.protocol import Engine, LoadRequest
+from bendi.engines.prepare import Prepared
+from bendi.engines.protocol import Engine, EngineInfo, LoadRequest
 from bendi.engines.tuned import open_tuned
 from bendi.errors import StoreError
 from bendi.hardware import detect_machine
@@ -48,17 +49,18 @@ def open_recorded(
     engine = opening.engine
     # How fast guessing is says nothing of other answers.
     if record and not load.speculate and isinstance(engine, LlamaServerEngine):
-        opened = Opened(opening.load, engine, name, opening.load_s)
-        engine.observer = Recorder(MeasuredStore(settings.measured_file), opened, machine.wait, on_notice)
+        opened = Opened(opening.load, engine.prepared, engine.info, name, opening.load_s)
+        engine.observe(Recorder(MeasuredStore(settings.measured_file), opened, machine.wait, on_notice))
     return engine
 
 
 @dataclass(frozen=True)
 class Opened:
-    """An engine that is ready. `name`: of the model, for people. `load_s`: how long opening took."""
+    """What is known of an engine that is ready. `name`: of the model, for people. `load_s`: how long opening took."""
 
     load: LoadRequest
-    engine: LlamaServerEngine
+    prepared: Prepared
+    info: EngineInfo
     name: str
     load_s: float
 
@@ -169,15 +171,15 @@ class Recorder:
         self._load_id = self._store.add_load(self._record)
 
     def _forecast_for(self, machine: str) -> _Forecast | None:
-        engine, load = self._opened.engine, self._opened.load
-        text = self._store.calibration(machine, engine.info.build)
+        load = self._opened.load
+        text = self._store.calibration(machine, self._opened.info.build)
         if text is None:
             return None
         try:
             calibration = from_json(text)
             if load.threads not in (None, calibration.cpu.threads):
                 return None
-            return _Forecast(model_work(*engine.prepared.headers), calibration, load.type_k)
+            return _Forecast(model_work(*self._opened.prepared.headers), calibration, load.type_k)
         except (StoreError, *_UNPREDICTABLE):
             return None
 
@@ -190,14 +192,14 @@ class Recorder:
             return None, None
 
     def _load_record(self, machine: str) -> LoadRecord:
-        engine, load, prepared = self._opened.engine, self._opened.load, self._opened.engine.prepared
+        load, prepared, ready = self._opened.load, self._opened.prepared, self._opened.info
         info, need = prepared.info, prepared.need
         return LoadRecord(
             model_key=model_key(prepared.headers),
             model=self._opened.name or info.name or load.model_path.stem,
             architecture=info.architecture,
             quantization=info.quantization,
-            build=engine.info.build,
+            build=ready.build,
             machine_id=machine,
             context_tok=prepared.context_tok,
             parallel=load.parallel,
@@ -207,7 +209,7 @@ class Recorder:
             predicted=Buffers(
                 need.weights_bytes, need.kv_bytes, need.recurrent_state_bytes, need.compute_bytes, need.output_bytes
             ),
-            real=_reported(engine.info.buffers),
+            real=_reported(ready.buffers),
             load_s=self._opened.load_s,
             predicted_load_s=self._predicted_load_s(cold=False),
             predicted_cold_load_s=self._predicted_load_s(cold=True),
