@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import selectors
 import socket
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bendi.engines import loop_transport, transport
+from bendi.engines.protocol import Flow
 from bendi.messages import Arrivals, Cancellation
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -386,6 +388,95 @@ def test_events_that_may_wait_are_given_together(may_wait: bool) -> None:
     assert [text for texts in taken for text in texts] == [str(number) for number in range(100)]
     if may_wait:
         assert len(taken) < 100, "some came with others"
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """`found`: how often something was ready."""
+
+    found = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(timeout)
+        self.found += len(ready)
+        return ready
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="takes an epoll")
+def test_what_may_wait_wakes_nobody_but_the_end_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    if Way.is_port:
+        pytest.skip("a transport of asyncio's")
+    monkeypatch.setattr(loop_transport, "_APART_S", 3600.0)
+    taken: list[list[str]] = []
+    ended: list[Exception | None] = []
+    selector = CountingSelector()
+
+    def take(events: list[dict[str, Any]]) -> bool:
+        taken.append([said["content"] for said in events if "content" in said])
+        return True
+
+    async def main(listener: socket.socket, address: transport.Address) -> None:
+        await loop_transport.ask(address, "/completion", {}, Cancellation(), take, ended.append)
+        worker, _ = listener.accept()
+        with worker:
+            worker.sendall(HEAD + event("0"))
+            while not taken:
+                await asyncio.sleep(0.001)
+            before = selector.found
+            for number in range(1, 6):
+                worker.sendall(event(str(number)))
+                await asyncio.sleep(0.005)
+            assert (taken, selector.found) == ([["0"]], before)
+            worker.sendall(b"data: [DONE]\n\n")
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with (
+        listening() as (listener, address),
+        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner,
+    ):
+        runner.run(main(listener, address))
+    assert [text for texts in taken for text in texts] == list("012345")
+    assert ended == [None]
+
+
+def test_some_may_wait_and_some_may_not() -> None:
+    """Also while the client does not read: told within `take`, as a full queue tells it."""
+    said = [event(str(number)) for number in range(60)]
+    heard: list[str] = []
+    ended: list[Exception | None] = []
+    flows: list[Flow] = []
+
+    def take(events: list[dict[str, Any]]) -> bool:
+        heard.extend(found["content"] for found in events)
+        if len(heard) > 20 and len(flows) == 1:
+            flows.append(flows[0])
+            flows[0].pause()
+            flows[0].pause()
+        return len(heard) % 3 > 0
+
+    async def main(listener: socket.socket, address: transport.Address) -> None:
+        flows.append(await loop_transport.ask(address, "/completion", {}, Cancellation(), take, ended.append))
+        worker, _ = listener.accept()
+        with worker:
+            worker.sendall(HEAD)
+            for piece in said:
+                worker.sendall(piece)
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(0.1)
+            before = len(heard)
+            assert 20 < before < 60
+            flows[0].resume()
+            flows[0].resume()
+            while len(heard) < 60:
+                await asyncio.sleep(0.001)
+            worker.sendall(b"data: [DONE]\n\n")
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with listening() as (listener, address):
+        asyncio.run(asyncio.wait_for(main(listener, address), 20))
+    assert heard == [str(number) for number in range(60)]
+    assert ended == [None]
 
 
 @both

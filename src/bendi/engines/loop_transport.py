@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,11 +24,13 @@ from bendi.messages import Cancellation
 _BLOCK_BYTES = 256 * 1024
 _MOST_HEAD_BYTES = 64 * 1024
 _MOST_REFUSAL_BYTES = 1024 * 1024
-_APART_S = 0.03
-"""Events that may wait are given no more often than this: text that moves 33 times a second is seen to flow."""
+_APART_S = 0.04
+"""Events that may wait are given no more often than this: text that moves 25 times a second is seen to flow, as films
+are."""
 _LONGEST_S = 0.05
 """What may wait has waited for this long when nothing follows it."""
 _MOST_HELD_BYTES = 64 * 1024
+_ALL = select.EPOLLIN | select.EPOLLRDHUP if sys.platform == "linux" else 0
 _FULL_S = 0.01
 """Until the next attempt where too many wait to be let in by a worker."""
 
@@ -58,8 +62,9 @@ async def ask(
         arriving.end(WorkerGone(str(error)))
 
     def end() -> None:
-        with suppress(RuntimeError):  # the loop is closed, and its connections are with it
-            loop.call_soon_threadsafe(arriving.end)
+        if not arriving.has_ended:
+            with suppress(RuntimeError):  # the loop is closed, and its connections are with it
+                loop.call_soon_threadsafe(arriving.end)
 
     cancel.on_cancel(end)
     return arriving
@@ -91,7 +96,7 @@ class _Arriving(asyncio.Protocol):
         self._held = b""
         self._wait_until_s = 0.0
         self._waiting: asyncio.TimerHandle | None = None
-        self._ended = False
+        self.has_ended = False
 
     async def sent_to(self, socket_path: str) -> socket.socket:
         """A connection on which the request is on its way, before the loop knows of it: the worker begins meanwhile.
@@ -120,9 +125,9 @@ class _Arriving(asyncio.Protocol):
 
     def end(self, error: Exception | None = None) -> None:
         """Closes the connection, and says so once."""
-        if self._ended:
+        if self.has_ended:
             return
-        self._ended = True
+        self.has_ended = True
         self._wait_no_more()
         transport, self._transport = self._transport, None  # it knows this, and who knows each other is not let go
         if transport is not None:
@@ -152,7 +157,7 @@ class _Arriving(asyncio.Protocol):
         """What has arrived."""
         self._wait_no_more()
         data, self._held = self._held, b""
-        if self._ended or self._cancel.cancelled:
+        if self.has_ended or self._cancel.cancelled:
             return
         found: list[dict[str, Any]] = []
         problem: Exception | None = None
@@ -164,11 +169,16 @@ class _Arriving(asyncio.Protocol):
             problem = WorkerGone(str(broken))
         try:
             if found and self._give(found):
-                self._wait_until_s = asyncio.get_running_loop().time() + _APART_S
+                self._rest()
         except Exception as defect:
             problem = defect
         if problem is not None or self._events.ended:
             self.end(problem)
+
+    def _rest(self) -> None:
+        """What comes now waits for what follows: in the socket where that can be, or else here."""
+        if not (isinstance(self._transport, _Line) and self._transport.rest()):
+            self._wait_until_s = asyncio.get_running_loop().time() + _APART_S
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._held:
@@ -203,49 +213,92 @@ class _Arriving(asyncio.Protocol):
 
 class _Line:
     """A connection that the loop reads at once. A transport of asyncio's own does more than is needed here, and takes
-    three turns of the loop to begin, while the worker is at its prompt already."""
+    three turns of the loop to begin, while the worker is at its prompt already.
+
+    It can `rest`: then the loop is not woken by what comes, only by the end. To be told of that alone takes an epoll of
+    its own (a selector of Python's wants to be told of what comes, too), and so Linux.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, connection: socket.socket, arriving: _Arriving) -> None:
         self._loop, self._connection, self._arriving = loop, connection, arriving
-        self._number = connection.fileno()  # of a socket itself the loop would make a text, with its addresses
+        # Of a socket itself the loop would make a text, with its addresses.
+        self._number = self._watched = connection.fileno()
         self._unsent = b""
         self._closed = False
-        self.resume_reading()
+        self._resting: asyncio.TimerHandle | None = None
+        self._paused, self._hears_all = False, True
+        if sys.platform == "linux":
+            self._watch = select.epoll(1)
+            self._watch.register(self._number, _ALL)
+            self._watched = self._watch.fileno()
+        loop.add_reader(self._watched, self._read)
 
     def write(self, data: bytes) -> None:
         """What the worker has not taken yet."""
         self._unsent = data
         self._loop.add_writer(self._number, self._write)
 
+    def rest(self) -> bool:
+        """For _APART_S, or until the end. False where that cannot be."""
+        if sys.platform != "linux":
+            return False
+        if not (self._paused or self._closed):
+            self._rest_no_more()
+            self._hear(all_of_it=False)
+            self._resting = self._loop.call_later(_APART_S, self._read)
+        return True
+
     def pause_reading(self) -> None:
-        if not self._closed:
-            self._loop.remove_reader(self._number)
+        if not (self._paused or self._closed):
+            self._paused = True
+            self._rest_no_more()
+            self._loop.remove_reader(self._watched)
 
     def resume_reading(self) -> None:
-        if not self._closed:
-            self._loop.add_reader(self._number, self._read)
+        if self._paused and not self._closed:
+            self._paused = False
+            self._hear(all_of_it=True)
+            self._loop.add_reader(self._watched, self._read)
 
     def abort(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._loop.remove_reader(self._number)
+        self._rest_no_more()
+        self._loop.remove_reader(self._watched)
         if self._unsent:
             self._loop.remove_writer(self._number)
+        if sys.platform == "linux":
+            self._watch.close()
         self._connection.close()
 
+    def _rest_no_more(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
+    def _hear(self, *, all_of_it: bool) -> None:
+        """Of the end alone, or of all that comes."""
+        if sys.platform == "linux" and self._hears_all != all_of_it:
+            self._hears_all = all_of_it
+            self._watch.modify(self._number, _ALL if all_of_it else select.EPOLLRDHUP)
+
     def _read(self) -> None:
+        self._rest_no_more()
         try:
             data = self._connection.recv(_BLOCK_BYTES)
         except (BlockingIOError, InterruptedError):
+            self._hear(all_of_it=True)  # who has rested in vain waits for what comes next
             return
         except OSError as error:
             self._lost(error)
             return
-        if data:
-            self._arriving.data_received(data)
-        else:
+        if not data:
             self._lost(None)
+            return
+        self._arriving.data_received(data)
+        if self._resting is None and not (self._paused or self._closed):
+            self._hear(all_of_it=True)
 
     def _write(self) -> None:
         try:

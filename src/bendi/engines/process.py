@@ -32,11 +32,15 @@ from bendi.i18n import _
 
 _LOG_LINES = 400
 _FOLDER_PREFIX = "bendi-worker-"
+_LOOKS, _MOST_LOOKS = "GOMP_SPINCOUNT", "1000"
+"""How often the wheel's threads look for each other after an operation before they sleep. libgomp's own choice,
+300,000, is made for cores that nobody else wants: beside one busy program a token took a second. It takes 1000 itself
+where it knows that there are too few cores, but it knows of its own threads only (libgomp manual, GOMP_SPINCOUNT)."""
 # What a worker may know of the user's environment: how to find libraries and devices, nothing else.
 _ENVIRONMENT = (
     "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ",
     "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES",
-    "OMP_NUM_THREADS",
+    "OMP_NUM_THREADS", _LOOKS,
 )  # fmt: skip
 _MAX_SOCKET_PATH_BYTES = 100
 _TOLD, _FAILED = re.compile(r"[\d.]+ I "), re.compile(r"[\d.]+ E ")
@@ -64,7 +68,7 @@ class WorkerProcess:
             parent_pid=os.getpid(),
             state_dir=str(self.state_folder or ""),
         )
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment = {_LOOKS: _MOST_LOOKS} | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         try:
             self._process = subprocess.Popen(

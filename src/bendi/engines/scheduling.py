@@ -1,9 +1,13 @@
-"""When and where a process runs, besides the engine's own threads. Linux; elsewhere these calls do nothing.
+"""When and where a process runs. Linux; elsewhere these calls do nothing.
 
 An engine keeps all cores busy. Whoever passes its words on needs a core for microseconds, thousands of times, and by
 default waits for the end of an engine thread's time slice (3 ms and more) to get it. A thread that asks for short
 slices gets them sooner, and not more of them. Interface: Linux `sched_setattr(2)`, with slices of ordinary threads
-since 6.12; older kernels ignore the wish. Imported by the workers themselves: nothing of bendi here.
+since 6.12; older kernels ignore the wish.
+
+The engine's own threads ask for short slices, too. Where somebody else computes on the same cores, those that wait for
+the others give way, and lose the rest of their slice by that (`assets/kernels/waiting.h`); and where they do not, as in
+the wheel, the one that they wait for gets its turn sooner. Imported by the workers themselves: nothing of bendi here.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from bendi.engines.worker_config import GUESS_FROM_TOK, GUESSED_TOK, POLL, VERBO
 def main() -> int:
     config = WorkerConfig(**json.loads(sys.stdin.readline()))
     sandbox.die_with_parent(config.parent_pid)
-    scheduling.run_as_usual()
+    scheduling.run_promptly()
     scheduling.keep_to(config.cpus)
     sandbox.limit_memory(config.memory_limit_bytes)
     write_dirs = [os.path.dirname(config.socket_path)] if config.socket_path else []
