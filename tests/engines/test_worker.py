@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -178,6 +180,30 @@ attempt("socket", lambda: socket.socket(socket.AF_UNIX).bind({str(tmp_path / "ru
         "model": "yes", "change-model": "no", "secret": "no", "passwords": "no", "new-file": "no",
         "bind": "no", "connect": "no", "socket": "yes",
     }  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("wished", ["", "7"])
+def test_threads_of_the_wheel_wait_awake_for_a_short_time(
+    wished: str, monkeypatch: pytest.MonkeyPatch, demo_model: Path
+) -> None:
+    """Unless the user says how long."""
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    if wished:
+        monkeypatch.setenv("GOMP_SPINCOUNT", wished)
+    with closing(wheel.open_engine(LoadRequest(model_path=demo_model, context_tok=256))) as engine:
+        told = Path(f"/proc/{pid_of(engine)}/environ").read_bytes().split(b"\0")
+    assert f"GOMP_SPINCOUNT={wished or '2000'}".encode() in told
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="the number of the call")
+def test_a_worker_asks_for_short_slices(engine: LlamaServerEngine) -> None:
+    attributes = ctypes.create_string_buffer(48)
+    assert ctypes.CDLL(None).syscall(315, pid_of(engine), attributes, 48, 0) == 0, "sched_getattr(2)"
+    slice_ns = int.from_bytes(attributes.raw[24:32], "little")
+    if slice_ns == 0:
+        pytest.skip("this kernel has no slices of one's own")
+    assert slice_ns == 100_000
 
 
 def test_worker_sees_no_secrets(monkeypatch: pytest.MonkeyPatch, demo_model: Path) -> None:

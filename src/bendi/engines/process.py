@@ -32,10 +32,10 @@ from bendi.i18n import _
 
 _LOG_LINES = 400
 _FOLDER_PREFIX = "bendi-worker-"
-_LOOKS, _MOST_LOOKS = "GOMP_SPINCOUNT", "1000"
-"""How often the wheel's threads look for each other after an operation before they sleep. libgomp's own choice,
-300,000, is made for cores that nobody else wants: beside one busy program a token took a second. It takes 1000 itself
-where it knows that there are too few cores, but it knows of its own threads only (libgomp manual, GOMP_SPINCOUNT)."""
+_LOOKS, _MOST_LOOKS = "GOMP_SPINCOUNT", "2000"
+"""How often the wheel's threads look for each other after an operation before they sleep: some 50 us. libgomp's own
+choice, 300,000, is made for cores that nobody else wants: beside one busy program a token took a second. (It takes 1000
+itself where there are too few cores, but it knows of its own threads only: libgomp manual, GOMP_SPINCOUNT.)"""
 # What a worker may know of the user's environment: how to find libraries and devices, nothing else.
 _ENVIRONMENT = (
     "PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "LANG", "LC_ALL", "TZ",
