@@ -142,10 +142,10 @@ def test_settings_are_read_back(settings: Settings, demo_model: Path) -> None:
 
 def test_the_key_is_needed_and_on_no_command_line(engine: Any, settings: Settings) -> None:
     (pid,) = engine.pids
-    key = engine._address.key
+    key = engine._answers._address.key
     assert key not in Path(f"/proc/{pid}/cmdline").read_bytes().decode()
     with pytest.raises(EngineError) as caught:
-        open_peer(PeerSpec("openai", url=f"http://127.0.0.1:{engine._address.port}"), PeerLoad(), settings)
+        open_peer(PeerSpec("openai", url=f"http://127.0.0.1:{engine._answers._address.port}"), PeerLoad(), settings)
     assert "key" in caught.value.message.lower()
 
 

@@ -315,7 +315,7 @@ def test_against_a_real_llama_server(settings: Settings, demo_model: Path, monke
     program = needed_build().server
     asked = PeerLoad(demo_model, settings={"context_tok": 512, "threads": 1})
     with closing(open_peer(PeerSpec("llama-server", program=str(program)), asked, settings)) as started:
-        address = started._address  # type: ignore[attr-defined]
+        address = started._answers._address  # type: ignore[attr-defined]
         monkeypatch.setenv("THE_KEY", address.key)
         spec = PeerSpec("openai", url=f"http://127.0.0.1:{address.port}", key_variable="THE_KEY")
         load = PeerLoad(settings={"context_tok": 512, "threads": 1})

@@ -439,6 +439,40 @@ def test_what_may_wait_wakes_nobody_but_the_end_does(monkeypatch: pytest.MonkeyP
     assert ended == [None]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="takes an epoll")
+def test_much_is_not_left_in_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that writes thousands of tokens a second is never kept from sending."""
+    if Way.is_port:
+        pytest.skip("a transport of asyncio's")
+    monkeypatch.setattr(loop_transport, "_APART_S", 3600.0)
+    ended: list[Exception | None] = []
+    heard: list[str] = []
+
+    def take(events: list[dict[str, Any]]) -> bool:
+        heard.extend(said["content"] for said in events if "content" in said)
+        return True
+
+    async def main(listener: socket.socket, address: transport.Address) -> None:
+        await loop_transport.ask(address, "/completion", {}, Cancellation(), take, ended.append)
+        worker, _ = listener.accept()
+        with worker:
+            worker.setblocking(False)
+            worker.sendall(HEAD + b"".join(event("x" * 300) for _number in range(100)))
+            while not heard:
+                await asyncio.sleep(0.001)
+            for _number in range(400):
+                worker.sendall(event("x" * 300))  # would raise where there is no room
+                await asyncio.sleep(0)
+            worker.sendall(b"data: [DONE]\n\n")
+        while not ended:
+            await asyncio.sleep(0.001)
+
+    with listening() as (listener, address):
+        asyncio.run(asyncio.wait_for(main(listener, address), 20))
+    assert len(heard) == 500
+    assert ended == [None]
+
+
 def test_some_may_wait_and_some_may_not() -> None:
     """Also while the client does not read: told within `take`, as a full queue tells it."""
     said = [event(str(number)) for number in range(60)]

@@ -30,6 +30,9 @@ are."""
 _LONGEST_S = 0.05
 """What may wait has waited for this long when nothing follows it."""
 _MOST_HELD_BYTES = 64 * 1024
+_MOST_LEFT_EVENTS = 40
+"""That came together last, so that the next ones can be left in the socket: it has room for 168, and a worker that
+cannot go on sending computes ahead of what anybody has seen."""
 _ALL = select.EPOLLIN | select.EPOLLRDHUP if sys.platform == "linux" else 0
 _FULL_S = 0.01
 """Until the next attempt where too many wait to be let in by a worker."""
@@ -169,15 +172,16 @@ class _Arriving(asyncio.Protocol):
             problem = WorkerGone(str(broken))
         try:
             if found and self._give(found):
-                self._rest()
+                self._rest(len(found))
         except Exception as defect:
             problem = defect
         if problem is not None or self._events.ended:
             self.end(problem)
 
-    def _rest(self) -> None:
+    def _rest(self, last_events: int) -> None:
         """What comes now waits for what follows: in the socket where that can be, or else here."""
-        if not (isinstance(self._transport, _Line) and self._transport.rest()):
+        few = last_events <= _MOST_LEFT_EVENTS
+        if not (few and isinstance(self._transport, _Line) and self._transport.rest()):
             self._wait_until_s = asyncio.get_running_loop().time() + _APART_S
 
     def connection_lost(self, exc: Exception | None) -> None:
