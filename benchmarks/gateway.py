@@ -195,6 +195,13 @@ def serve_and_tell(model: str, descriptor: int) -> int:
     return bendi(["serve", model, "--port", "0", "--log", "none"])
 
 
+def random_model(path: Path, shape: str, quantization: str) -> Path:
+    """Writes a model of that shape with random weights, as slow as a real one."""
+    blueprint = blueprint_from_config(known_models()[shape].config, "model")
+    header = blueprint.header()
+    return write_random_model(path, blueprint, quantized_types(shapes_of(header), facts_of(header), quantization))
+
+
 @contextmanager
 def serving(model: str, queue: int) -> Iterator[Served]:
     reading, writing = os.pipe()
@@ -316,10 +323,7 @@ def main() -> int:
         os.environ["BENDI_STATE"] = str(folder / "state")  # another server of this user shall not be found
         model = options.model
         if options.shape:
-            blueprint = blueprint_from_config(known_models()[options.shape].config, "model")
-            header = blueprint.header()
-            types = quantized_types(shapes_of(header), facts_of(header), options.type)
-            model = str(write_random_model(folder / "model.gguf", blueprint, types))
+            model = str(random_model(folder / "model.gguf", options.shape, options.type))
         served = stack.enter_context(serving(model, options.idle + 64))
         gateway = Target(lambda: socket.create_connection(("127.0.0.1", served.port)), model)
         load(gateway, 1, 1, _FIRST_TOK)

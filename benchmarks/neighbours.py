@@ -23,26 +23,23 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from bendi.engines import Engine, LoadRequest, open_engine
-from bendi.engines.random_weights import write_random_model
-from bendi.engines.timing import endless_words, take
-from bendi.formats.blueprints import blueprint_from_config
-from bendi.messages import Cancellation, GenerateRequest, Sampling
-from bendi.planner.mixture import facts_of, quantized_types, shapes_of
-from bendi.settings import load_settings
-from bendi.store.known_models import known_models
+from gateway import QUESTIONS, random_model
 
-_PROMPT_TOK, _ANSWER_TOK = 8, 64
+from bendi.engines import Engine, LoadRequest, open_engine
+from bendi.messages import Cancellation, GenerateRequest, Sampling
+from bendi.settings import load_settings
+
+_ANSWER_TOK = 64
 _CONTEXT_TOK = 512
 _BUSY = "while True: pass"
 
 
-def tok_s(engine: Engine, prompt: tuple[int, ...], most_s: float) -> float:
+def tok_s(engine: Engine, most_s: float) -> float:
     """Tokens a second of one answer, from the question on."""
     cancel = Cancellation()
     timer = threading.Timer(most_s, cancel.cancel)
     timer.start()
-    request = GenerateRequest(prompt=prompt, max_tokens=_ANSWER_TOK, ignore_end=True, sampling=Sampling(seed=1))
+    request = GenerateRequest(prompt=QUESTIONS[0], max_tokens=_ANSWER_TOK, ignore_end=True, sampling=Sampling(seed=1))
     started_s = time.perf_counter()
     *_texts, last = engine.generate(request, cancel)
     took_s = time.perf_counter() - started_s
@@ -51,9 +48,9 @@ def tok_s(engine: Engine, prompt: tuple[int, ...], most_s: float) -> float:
     return last.usage.completion_tok / took_s
 
 
-def at_once(engines: Sequence[Engine], prompt: tuple[int, ...], most_s: float) -> list[float]:
+def at_once(engines: Sequence[Engine], most_s: float) -> list[float]:
     found: list[float] = []
-    threads = [threading.Thread(target=lambda one=one: found.append(tok_s(one, prompt, most_s))) for one in engines]
+    threads = [threading.Thread(target=lambda one=one: found.append(tok_s(one, most_s))) for one in engines]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -76,16 +73,16 @@ def show(name: str, values: Sequence[float], alone: float) -> None:
     print(f"  {name:24} {middle:8.2f} tok/s ({min(values):.2f} to {max(values):.2f}), {middle / alone:.3f}", flush=True)
 
 
-def measure(engines: Sequence[Engine], prompt: tuple[int, ...], repeats: int, most_s: float) -> None:
+def measure(engines: Sequence[Engine], repeats: int, most_s: float) -> None:
     alone: list[float] = []
     both: list[float] = []
     beside: list[float] = []
-    at_once(engines, prompt[:1], most_s)
+    at_once(engines, most_s)
     for _repeat in range(repeats):
-        alone += at_once(engines[:1], prompt, most_s)
-        both += at_once(engines, prompt, most_s)
+        alone += at_once(engines[:1], most_s)
+        both += at_once(engines, most_s)
         with busy_neighbour():
-            beside += at_once(engines[:1], prompt, most_s)
+            beside += at_once(engines[:1], most_s)
     middle = statistics.median(alone)
     show("alone", alone, middle)
     show("two at once, each", both, middle)
@@ -102,18 +99,14 @@ def main() -> None:
     options = parser.parse_args()
     settings = load_settings()
     with tempfile.TemporaryDirectory() as folder:
-        blueprint = blueprint_from_config(known_models()[options.shape].config, "model")
-        header = blueprint.header()
-        types = quantized_types(shapes_of(header), facts_of(header), options.type)
-        load = LoadRequest(write_random_model(Path(folder) / "model.gguf", blueprint, types), _CONTEXT_TOK)
+        load = LoadRequest(random_model(Path(folder) / "model.gguf", options.shape, options.type), _CONTEXT_TOK)
         for name in options.builds.split(","):
             with ExitStack() as stack:
                 engines = [
                     stack.enter_context(closing(open_engine(load, replace(settings, engine=name)))) for _two in range(2)
                 ]
                 print(f"{options.shape} {options.type}, {engines[0].info.build}")
-                prompt = take(endless_words(blueprint.vocab), _PROMPT_TOK)
-                measure(engines, prompt, options.repeats, options.seconds)
+                measure(engines, options.repeats, options.seconds)
 
 
 if __name__ == "__main__":

@@ -288,8 +288,6 @@ class _Line:
             self._watch.modify(self._number, _ALL if all_of_it else select.EPOLLRDHUP)
 
     def _read(self) -> None:
-        if self._closed:
-            return
         self._rest_no_more()
         try:
             data = self._connection.recv(_BLOCK_BYTES)

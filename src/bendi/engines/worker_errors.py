@@ -22,8 +22,6 @@ class WorkerErrors:
     def fail(self, error: WorkerGone | WorkerRefused) -> NoReturn:
         """Raises what happened. Takes a moment where the worker is about to end."""
         if isinstance(error, WorkerGone):
-            if self.unloaded:
-                raise EngineCrashed(_("The model was unloaded."), hint=_("Load it again.")) from error
             raise self.death() from error
         if error.body.get("type") == "exceed_context_size_error":
             numbers = int(error.body["n_prompt_tokens"]), int(error.body["n_ctx"])
@@ -39,6 +37,8 @@ class WorkerErrors:
 
     def death(self) -> EngineError:
         """Why it is gone, which takes a moment to find out."""
+        if self.unloaded:
+            return EngineCrashed(_("The model was unloaded."), hint=_("Load it again."))
         return self._worker.death()
 
 
